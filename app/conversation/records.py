@@ -1,0 +1,108 @@
+"""What the conversation keeps: values that the store writes and reads, and the port it offers.
+
+A response is immutable once committed. Its items are the client's own JSON, which is why they are
+plain dicts here and nowhere else.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NewType, Protocol
+
+from app.prefix.wire import Boundary
+
+TenantId = NewType("TenantId", str)
+ResponseId = NewType("ResponseId", str)
+Item = dict[str, Any]
+"""An input or output item as JSON, in the Responses API's shape."""
+
+DEFAULT_TENANT = TenantId("default")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The compact prefix metadata of one turn: all that the next turn needs to name its prefix.
+
+    `token_count` counts the prompt of the turn that made it; `proof` holds only the boundaries that
+    this turn added, so that a checkpoint's size follows the margin.
+    """
+
+    ref: str
+    prefix_hash: str
+    token_count: int
+    fingerprint: str
+    proof: tuple[Boundary, ...]
+    worker: str
+    """URL of the worker that held the prefix when the turn ended."""
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResponse:
+    """One committed turn without its items.
+
+    `body` is the Response object as the client saw it, less `output` (kept as items).
+    """
+
+    id: ResponseId
+    tenant: TenantId
+    root_id: ResponseId
+    """First response of the chain; equals `id` for the first turn."""
+    previous_response_id: ResponseId | None
+    created_at: datetime
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Everything that one turn commits, in one transaction."""
+
+    response: StoredResponse
+    input_items: tuple[Item, ...]
+    output_items: tuple[Item, ...]
+    checkpoint: Checkpoint | None
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """What planning a turn reads of the turn before: a constant number of rows, none of them history."""
+
+    response: StoredResponse
+    output_items: tuple[Item, ...]
+    checkpoint: Checkpoint | None
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The items of one turn, for rebuilding a history."""
+
+    input_items: tuple[Item, ...]
+    output_items: tuple[Item, ...]
+
+
+class ResponseStore(Protocol):
+    """Port to the database. Every call is one short transaction; none is open while vLLM generates.
+
+    Each raises `StoreUnavailable` when the database cannot be reached.
+    """
+
+    async def parent(self, tenant: TenantId, response_id: ResponseId) -> Parent | None:
+        """The turn to continue; None when unknown, another tenant's, or deleted."""
+
+    async def history(self, tenant: TenantId, response_id: ResponseId) -> list[Segment]:
+        """All turns from the root to `response_id`, oldest first: O(history), for full renders only."""
+
+    async def save(self, turn: Turn) -> None:
+        """Commit a turn: response, items and checkpoint together or not at all."""
+
+    async def get(self, tenant: TenantId, response_id: ResponseId) -> tuple[StoredResponse, tuple[Item, ...]] | None:
+        """A response with its output items; None when unknown, another tenant's, or deleted."""
+
+    async def delete(self, tenant: TenantId, response_id: ResponseId) -> list[Checkpoint] | None:
+        """Delete a response; None when there was none.
+
+        While other responses continue it, its items stay for their sake, unreachable by its id; once the
+        last of them is deleted, they are removed too. Returns the checkpoints that became useless.
+        """
+
+    async def ping(self) -> None:
+        """One real query."""

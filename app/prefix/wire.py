@@ -1,0 +1,102 @@
+"""Messages between the service and the plugin inside vLLM: protocol 1, in one place.
+
+Both processes import this file; a change that the other side would not understand raises PROTOCOL.
+"""
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+PROTOCOL = 1
+SECRET_HEADER = "x-marginalia-secret"
+RECEIPT_EVENT = "prefix"
+"""Name of the SSE event, and of the JSON field, that carries the receipt."""
+
+
+class Boundary(NamedTuple):
+    """A safe boundary: the prompt splits here for certain.
+
+    chars: length of the rendered text up to and including the boundary token, in code points.
+    tokens: number of token ids up to and including it.
+    text_hash: xxh3-128 of that text's UTF-8, 32 hex digits.
+    """
+
+    chars: int
+    tokens: int
+    text_hash: str
+
+
+class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Names a resident prefix, with what must agree before it may be used."""
+
+    ref: str
+    hash: str
+    tokens: int
+    fingerprint: str
+
+
+class Reseed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Marks a request that sends the history again because a reference was lost."""
+
+    reason: str
+
+
+class Commit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Asks for the prompt to be kept under a reference for `ttl_s` seconds."""
+
+    ttl_s: int
+
+
+class PrefixChatRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of `POST /prefix/v1/chat`."""
+
+    protocol: int
+    namespace: str
+    chat: dict[str, Any]
+    """A stock vLLM ChatCompletionRequest without `messages`."""
+    messages: list[dict[str, Any]]
+    """The margin where `prefix` is set, else the whole history."""
+    prefix: Reference | None = None
+    reseed: Reseed | None = None
+    commit: Commit | None = None
+
+
+class Worker(msgspec.Struct, frozen=True):
+    """Which process holds a reference: `epoch` is new at each start."""
+
+    id: str
+    epoch: str
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """What the plugin did with a turn. Counts are tokens, times milliseconds."""
+
+    ref: str | None
+    """None when nothing was kept."""
+    hash: str
+    """xxh3-128 of the prompt's token ids as little-endian int32, 32 hex digits."""
+    tokens: int
+    fingerprint: str
+    proof: list[Boundary]
+    """Boundaries that this turn added; empty when nothing was kept."""
+    path: str
+    reason: str | None
+    reused_tokens: int
+    tokenized_tokens: int
+    cached_tokens: int | None
+    render_ms: float
+    tokenize_ms: float
+    worker: Worker
+
+
+MISS_CODES = frozenset(
+    {
+        "prefix_miss",
+        "prefix_expired",
+        "fingerprint_mismatch",
+        "hash_mismatch",
+        "boundary_rejected",
+        "namespace_mismatch",
+    }
+)
+"""Typed misses, HTTP 409, always before anything is sampled."""
