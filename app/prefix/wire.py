@@ -61,6 +61,35 @@ class PrefixChatRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     commit: Commit | None = None
 
 
+class PluginInfo(msgspec.Struct, frozen=True):
+    """Answer of `GET /prefix/v1/info`."""
+
+    protocol: int
+    version: str
+    """Of the marginalia package."""
+    vllm_version: str
+    epoch: str
+    model: str
+    max_model_len: int
+    store_bytes: int
+    """Budget of the prefix store."""
+    boundary_tokens: int
+    """How many added tokens of the tokenizer are safe boundaries."""
+    refusal: str | None
+    """Why this process tokenizes every turn in full, if it does."""
+
+
+class RenderAnswer(msgspec.Struct, frozen=True):
+    """Answer of `POST /prefix/v1/render`: what a turn would send to the engine, without generating."""
+
+    tokens: int
+    hash: str
+    path: str
+    reused_tokens: int
+    ids: list[int] | None = None
+    """The prompt's token ids, with `?ids=true`."""
+
+
 class Worker(msgspec.Struct, frozen=True):
     """Which process holds a reference: `epoch` is new at each start."""
 
@@ -95,8 +124,8 @@ MISS_CODES = frozenset(
         "prefix_expired",
         "fingerprint_mismatch",
         "hash_mismatch",
-        "boundary_rejected",
         "namespace_mismatch",
+        "not_continuable",
     }
 )
 """Typed misses, HTTP 409, always before anything is sampled."""

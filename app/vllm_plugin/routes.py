@@ -1,0 +1,104 @@
+"""The prefix protocol's HTTP routes on vLLM's own server. Private: every call needs the shared secret."""
+
+import hmac
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from vllm.entrypoints.serve.utils.api_utils import load_aware_call, with_cancellation
+
+from app.prefix.wire import PROTOCOL, SECRET_HEADER, PrefixChatRequest
+from app.vllm_plugin.seam import ErrorResponse
+from app.vllm_plugin.service import PrefixService
+from app.vllm_plugin.turn import PrefixMiss
+
+
+class Refused(Exception):
+    """An answer other than 200 that a route gives on purpose."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
+def build_router(secret: str) -> APIRouter:
+    """Routes under /prefix/v1. The service is found at `app.state.marginalia` when a call comes."""
+
+    async def authenticated(request: Request) -> None:
+        given = request.headers.get(SECRET_HEADER, "")
+        if not hmac.compare_digest(given.encode(), secret.encode()):
+            raise Refused(401, "wrong_secret", f"the header {SECRET_HEADER} does not hold the shared secret")
+
+    router = APIRouter(prefix="/prefix/v1", dependencies=[Depends(authenticated)])
+
+    @router.get("/info")
+    async def info(request: Request) -> Response:
+        return _json(_service(request).info())
+
+    @router.get("/stats")
+    async def stats(request: Request) -> Response:
+        return _json(_service(request).stats())
+
+    @router.post("/chat")
+    async def chat(request: Request) -> Response:
+        answer: Response | None = await _chat(_parse(await request.body()), request)
+        # None: the client hung up, nobody reads this.
+        return answer or Response(status_code=499)
+
+    @router.post("/render")
+    async def render(request: Request, ids: bool = False) -> Response:
+        answer = await _service(request).render(_parse(await request.body()), with_ids=ids)
+        return _stock_error(answer) if isinstance(answer, ErrorResponse) else _json(answer)
+
+    @router.delete("/{ref}")
+    async def drop(request: Request, ref: str) -> Response:
+        try:
+            return _json({"deleted": _service(request).drop(ref)})
+        except ValueError as exc:
+            raise Refused(400, "invalid_ref", "a reference is 32 hex digits") from exc
+
+    return router
+
+
+@with_cancellation  # type: ignore[untyped-decorator]
+@load_aware_call  # type: ignore[untyped-decorator]
+async def _chat(body: PrefixChatRequest, raw_request: Request) -> Response:
+    answer = await _service(raw_request).chat(body, raw_request)
+    if isinstance(answer, ErrorResponse):
+        return _stock_error(answer)
+    if isinstance(answer, dict):
+        return JSONResponse(answer)
+    return StreamingResponse(answer, media_type="text/event-stream")
+
+
+async def on_refused(_: Request, exc: Exception) -> Response:
+    """Exception handler for Refused and PrefixMiss."""
+    status, code = (exc.status, exc.code) if isinstance(exc, Refused) else (409, getattr(exc, "code", ""))
+    return JSONResponse({"error": {"message": str(exc), "type": "prefix", "code": code}}, status)
+
+
+HANDLED = (Refused, PrefixMiss)
+
+
+def _service(request: Request) -> PrefixService:
+    service: PrefixService = request.app.state.marginalia
+    return service
+
+
+def _parse(body: bytes) -> PrefixChatRequest:
+    try:
+        request = msgspec.json.decode(body, type=PrefixChatRequest)
+    except (msgspec.DecodeError, UnicodeError) as exc:
+        raise Refused(400, "invalid_request", str(exc)) from exc
+    if request.protocol != PROTOCOL:
+        raise Refused(400, "protocol", f"this plugin speaks protocol {PROTOCOL}, not {request.protocol}")
+    return request
+
+
+def _json(value: Any) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json")
+
+
+def _stock_error(error: ErrorResponse) -> Response:
+    return JSONResponse(error.model_dump(), error.error.code)

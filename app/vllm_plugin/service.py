@@ -1,0 +1,133 @@
+"""The worker's side of the prefix protocol: everything behind the routes, for one vLLM API process."""
+
+import logging
+import secrets
+from collections import Counter
+from collections.abc import AsyncGenerator
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+
+from app.prefix.hashing import Ref
+from app.prefix.wire import PROTOCOL, RECEIPT_EVENT, PluginInfo, PrefixChatRequest, RenderAnswer, Worker
+from app.vllm_plugin import seam
+from app.vllm_plugin.seam import ChatCompletionRequest, ChatCompletionResponse, ErrorResponse
+from app.vllm_plugin.store import Node, PrefixStore
+from app.vllm_plugin.tokenization import BoundaryTokenizer
+from app.vllm_plugin.turn import PrefixMiss, Turn, resolve
+
+logger = logging.getLogger("vllm.marginalia")
+
+
+class PrefixService:
+    """Prefix store, tokenizer and vLLM's chat serving, joined. One per process, with its own epoch.
+
+    `refusal` says why this server's prompts cannot be continued (None: they can); every turn is then
+    answered with a typed miss, and belongs on vLLM's own routes.
+    """
+
+    def __init__(self, serving: Any, budget_bytes: int) -> None:
+        self._serving = serving
+        self._generation_prompts: dict[str, str] = {}
+        self._turns: Counter[str] = Counter()
+        self._misses: Counter[str] = Counter()
+        self.store = PrefixStore(budget_bytes)
+        self.worker = Worker(id=secrets.token_hex(8), epoch=secrets.token_hex(8))
+        self.refusal = seam.refusal(serving)
+        if self.refusal is None:
+            self._tokenizer = BoundaryTokenizer(serving.renderer.tokenizer)
+            self.refusal = self._tokenizer.refusal
+        if self.refusal:
+            logger.warning(
+                "Marginalia keeps no prefixes here, every turn is rendered in full: %s", self.refusal
+            )
+
+    def info(self) -> PluginInfo:
+        return PluginInfo(
+            protocol=PROTOCOL,
+            version=version("marginalia"),
+            vllm_version=seam.VLLM_VERSION,
+            epoch=self.worker.epoch,
+            model=self._serving.models.model_name(),
+            max_model_len=self._serving.model_config.max_model_len,
+            store_bytes=self.store.budget_bytes,
+            boundary_tokens=0 if self.refusal else len(self._tokenizer.admissible),
+            refusal=self.refusal,
+        )
+
+    def stats(self) -> dict[str, Any]:
+        """Turns by path and misses by code since the start; nodes and bytes of the store now."""
+        return {
+            "epoch": self.worker.epoch,
+            "turns": dict(self._turns),
+            "misses": dict(self._misses),
+            "store": self.store.stats(),
+        }
+
+    async def render(self, request: PrefixChatRequest, *, with_ids: bool) -> RenderAnswer | ErrorResponse:
+        """The prompt that a turn would send to the engine. Raises PrefixMiss."""
+        chat, turn, base = self._prepare(request)
+        with self.store.pinned(base):
+            result = await self._continuing(turn).render_chat_request(chat)
+        if isinstance(result, ErrorResponse):
+            return result
+        ids = result[1][0]["prompt_token_ids"]
+        return turn.render_answer(ids if with_ids else None)
+
+    async def chat(
+        self, request: PrefixChatRequest, raw_request: Any
+    ) -> AsyncGenerator[str, None] | dict[str, Any] | ErrorResponse:
+        """A stock chat completion with the receipt in it. Raises PrefixMiss before anything is sampled."""
+        chat, turn, base = self._prepare(request)
+        with self.store.pinned(base):
+            answer = await self._continuing(turn).create_chat_completion(chat, raw_request)
+            if isinstance(answer, ErrorResponse):
+                return answer
+            if isinstance(answer, ChatCompletionResponse):
+                return {**answer.model_dump(), RECEIPT_EVENT: self._receipt(turn)}
+        return self._stream(answer, turn, base)
+
+    async def _stream(
+        self, chunks: AsyncGenerator[str, None], turn: Turn, base: Node | None
+    ) -> AsyncGenerator[str, None]:
+        with self.store.pinned(base):
+            async for chunk in chunks:
+                if chunk.startswith("data: [DONE]"):
+                    break
+                yield chunk
+            receipt = msgspec.json.encode(self._receipt(turn)).decode()
+        yield f"event: {RECEIPT_EVENT}\ndata: {receipt}\n\ndata: [DONE]\n\n"
+
+    def _receipt(self, turn: Turn) -> dict[str, Any]:
+        receipt = turn.receipt(self.store, self.worker)
+        self._turns[receipt.path] += 1
+        built: dict[str, Any] = msgspec.to_builtins(receipt)
+        return built
+
+    def _prepare(self, request: PrefixChatRequest) -> tuple[ChatCompletionRequest, Turn, Node | None]:
+        try:
+            base = self._resolve(request)
+        except PrefixMiss as miss:
+            self._misses[miss.code] += 1
+            raise
+        chat = ChatCompletionRequest(
+            **{**request.chat, "messages": request.messages, "cache_salt": request.namespace}
+        )
+        return chat, Turn(request, chat, base, self._tokenizer, self._generation_prompts), base
+
+    def _resolve(self, request: PrefixChatRequest) -> Node | None:
+        if self.refusal:
+            raise PrefixMiss("not_continuable", f"this server keeps no prefixes: {self.refusal}")
+        if self._tokenizer.changed():
+            # Tokens were added at run time: what is resident was tokenized without them.
+            self._tokenizer = BoundaryTokenizer(self._serving.renderer.tokenizer)
+            self.store.clear()
+        return resolve(self.store, request)
+
+    def _continuing(self, turn: Turn) -> Any:
+        return seam.continuing_chat(self._serving, turn.render_ids, turn.observed)
+
+    def drop(self, ref: str) -> bool:
+        """Forget a reference; False when it is unknown. Raises ValueError when it is no reference."""
+        return self.store.drop(Ref(bytes.fromhex(ref)))

@@ -1,0 +1,174 @@
+"""Exact continuation: tokenize only the text after the last safe boundary that still holds.
+
+A *safe boundary* is the end of an added token at which the tokenizer splits whatever follows. Equal text
+up to such a place means equal token ids up to it; nothing else is assumed about the chat template. The
+rules, and what breaks weaker ones, are in docs/adr/0002-exactness-by-re-proof.md.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+from tokenizers import AddedToken, Tokenizer
+
+from app.prefix.wire import Boundary
+
+TokenIds = npt.NDArray[np.int32]
+
+_SELF_TEST_TEXTS = (
+    ("", "a"),
+    ("Hello", " world"),
+    ("a\n", "\n\nb"),
+    (" ", "  \t"),
+    ("naïve 你好", "👩‍👩‍👧 été"),
+    ("x", "<|"),
+    ("12", "34.5"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenized:
+    """Token ids of a rendered conversation, as what was kept and what is new.
+
+    `kept` is the boundary up to which the known prefix still holds (None: nothing does); `ids` and
+    `boundaries` are those after it, the boundaries counted from the start of the whole text.
+    """
+
+    kept: Boundary | None
+    ids: TokenIds
+    boundaries: tuple[Boundary, ...]
+
+
+class BoundaryTokenizer:
+    """A private clone of a loaded fast tokenizer, with the added tokens that are safe boundaries.
+
+    Raises ValueError when the tokenizer has no fast backend. When the self-test of the loaded backend
+    fails, `admissible` is empty and `refusal` says why: every turn is then tokenized in full.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if not isinstance(backend, Tokenizer):
+            raise ValueError("the tokenizer has no fast backend")
+        self._source = tokenizer
+        # A clone: vLLM swaps and configures (truncation, padding) its own between requests.
+        self._backend: Tokenizer = Tokenizer.from_str(backend.to_str())
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        self._backend.encode_special_tokens = False
+        self.vocabulary_size = backend.get_vocab_size(with_added_tokens=True)
+        self.definition_hash = xxhash.xxh3_128_digest(self._backend.to_str().encode())
+        self.refusal: str | None = None
+        self.admissible = self._self_tested(admissible_tokens(self._backend))
+
+    def changed(self) -> bool:
+        """Whether tokens were added to the loaded tokenizer since this clone was made."""
+        size: int = self._source.backend_tokenizer.get_vocab_size(with_added_tokens=True)
+        return size != self.vocabulary_size
+
+    @property
+    def chat_template(self) -> Any:
+        """The template that came with the tokenizer."""
+        return getattr(self._source, "chat_template", None)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of `text` without the tokens that a post-processor would add."""
+        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def tokenize(self, text: str, known: Sequence[Boundary], known_ids: TokenIds) -> Tokenized:
+        """Tokenize `text`, reusing the ids of the longest known prefix whose text it still has.
+
+        known: boundaries of the known prefix in order. known_ids: its ids, at least up to the last one.
+        """
+        hasher = xxhash.xxh3_128()
+        states: list[tuple[Boundary, xxhash.xxh3_128]] = []
+        position = 0
+        for boundary in known:
+            hasher.update(text[position : boundary.chars].encode())
+            if boundary.chars > len(text) or hasher.hexdigest() != boundary.text_hash:
+                break
+            position = boundary.chars
+            states.append((boundary, hasher.copy()))
+        for boundary, state in reversed(states):
+            token = int(known_ids[boundary.tokens - 1])
+            content = self.admissible.get(token)
+            if content is None:
+                continue
+            start = boundary.chars - len(content)
+            encoding = self._backend.encode(text[start:], add_special_tokens=False)
+            if text[start : boundary.chars] == content and encoding.ids and encoding.ids[0] == token:
+                return self._result(text, encoding, start, boundary, state)
+        return self._result(
+            text, self._backend.encode(text, add_special_tokens=False), 0, None, xxhash.xxh3_128()
+        )
+
+    def _result(
+        self, text: str, encoding: Any, start: int, kept: Boundary | None, hasher: xxhash.xxh3_128
+    ) -> Tokenized:
+        """`encoding` is of `text[start:]`; where something is kept, its first token is the boundary's."""
+        all_ids = np.asarray(encoding.ids, dtype=np.int32)
+        skipped, tokens_before = (1, kept.tokens - 1) if kept else (0, 0)
+        position = kept.chars if kept else 0
+        boundaries = []
+        candidates = np.flatnonzero(np.isin(all_ids, np.fromiter(self.admissible, np.int32)))
+        for index in candidates.tolist():
+            if index < skipped:
+                continue
+            first, last = encoding.token_to_chars(index)
+            # An id alone is not enough: the text at its own offset must be the token's.
+            if text[start + first : start + last] != self.admissible[int(all_ids[index])]:
+                continue
+            end = start + last
+            hasher.update(text[position:end].encode())
+            position = end
+            boundaries.append(Boundary(end, tokens_before + index + 1, hasher.hexdigest()))
+        return Tokenized(kept, all_ids[skipped:], tuple(boundaries))
+
+    def _self_tested(self, tokens: dict[int, str]) -> dict[int, str]:
+        passed = {}
+        for token, content in tokens.items():
+            for left, right in _SELF_TEST_TEXTS:
+                whole = self.encode(left + content + right)
+                head, tail = self.encode(left + content), self.encode(content + right)
+                if tail[:1] != [token] or head[-1:] != [token] or whole != head + tail[1:]:
+                    break
+            else:
+                passed[token] = content
+        sample = "".join(left + right for left, right in _SELF_TEST_TEXTS) + "".join(passed.values())
+        if self._source(sample, add_special_tokens=False)["input_ids"] != self.encode(sample):
+            self.refusal = "tokenizer_self_test_failed"
+            return {}
+        if not passed:
+            self.refusal = "no_admissible_boundary"
+        return passed
+
+
+def admissible_tokens(backend: Tokenizer) -> dict[int, str]:
+    """The added tokens of `backend` that are safe boundaries by their definition, id to text."""
+    added: dict[int, AddedToken] = backend.get_added_tokens_decoder()
+    model = getattr(backend, "model", None)
+    if getattr(model, "dropout", None):
+        return {}
+    contents = [t.content for t in added.values()]
+    return {
+        token: t.content
+        for token, t in added.items()
+        if t.content
+        and not (t.lstrip or t.rstrip or t.single_word)
+        and not any(t.content in other[:-1] for other in contents if other != t.content)
+        and (not t.normalized or (backend.normalizer is None and not _straddled(t.content, contents)))
+    }
+
+
+def _straddled(content: str, contents: Sequence[str]) -> bool:
+    """Whether another added token could begin inside `content` and end after it."""
+    return any(
+        content[-k:] == other[:k]
+        for other in contents
+        if other != content
+        for k in range(1, min(len(content), len(other) - 1) + 1)
+    )
