@@ -94,7 +94,9 @@ class ResponseStore(Protocol):
     async def save(self, turn: Turn) -> None:
         """Commit a turn: response, items and checkpoint together or not at all."""
 
-    async def get(self, tenant: TenantId, response_id: ResponseId) -> tuple[StoredResponse, tuple[Item, ...]] | None:
+    async def get(
+        self, tenant: TenantId, response_id: ResponseId
+    ) -> tuple[StoredResponse, tuple[Item, ...]] | None:
         """A response with its output items; None when unknown, another tenant's, or deleted."""
 
     async def delete(self, tenant: TenantId, response_id: ResponseId) -> list[Checkpoint] | None:

@@ -5,6 +5,7 @@ the question. They are no defence against an attacker who can choose the text: r
 namespaced by tenant and only ever accepted together with the shared secret.
 """
 
+import hmac
 from collections.abc import Iterable
 from typing import NewType
 
@@ -26,6 +27,12 @@ def _chain(seed: bytes, parts: Iterable[bytes]) -> bytes:
 def fingerprint(parts: Iterable[bytes]) -> str:
     """32 hex digits over everything that may change the tokens of a rendered conversation."""
     return _chain(b"fingerprint", parts).hex()
+
+
+def namespace_of(secret: str, tenant: str) -> str:
+    """A tenant's scope of references and of vLLM's KV cache (`cache_salt`): 64 hex digits, not guessable
+    without the secret, the same after a restart."""
+    return hmac.digest(secret.encode(), tenant.encode(), "sha256").hex()
 
 
 def root_ref(namespace: str, fingerprint_: str) -> Ref:

@@ -9,6 +9,9 @@ import msgspec
 
 PROTOCOL = 1
 SECRET_HEADER = "x-marginalia-secret"
+PATH_HEADER = "x-marginalia-path"
+REASON_HEADER = "x-marginalia-reason"
+"""What a turn does with its prefix, told in the headers: the receipt comes only after the answer."""
 RECEIPT_EVENT = "prefix"
 """Name of the SSE event, and of the JSON field, that carries the receipt."""
 

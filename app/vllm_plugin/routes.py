@@ -64,12 +64,12 @@ def build_router(secret: str) -> APIRouter:
 @with_cancellation  # type: ignore[untyped-decorator]
 @load_aware_call  # type: ignore[untyped-decorator]
 async def _chat(body: PrefixChatRequest, raw_request: Request) -> Response:
-    answer = await _service(raw_request).chat(body, raw_request)
+    answer, headers = await _service(raw_request).chat(body, raw_request)
     if isinstance(answer, ErrorResponse):
         return _stock_error(answer)
     if isinstance(answer, dict):
-        return JSONResponse(answer)
-    return StreamingResponse(answer, media_type="text/event-stream")
+        return JSONResponse(answer, headers=headers)
+    return StreamingResponse(answer, headers=headers, media_type="text/event-stream")
 
 
 async def on_refused(_: Request, exc: Exception) -> Response:

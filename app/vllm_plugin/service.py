@@ -77,16 +77,19 @@ class PrefixService:
 
     async def chat(
         self, request: PrefixChatRequest, raw_request: Any
-    ) -> AsyncGenerator[str, None] | dict[str, Any] | ErrorResponse:
-        """A stock chat completion with the receipt in it. Raises PrefixMiss before anything is sampled."""
+    ) -> tuple[AsyncGenerator[str, None] | dict[str, Any] | ErrorResponse, dict[str, str]]:
+        """A stock chat completion with the receipt in it, and headers that say the path at once.
+
+        Raises PrefixMiss before anything is sampled.
+        """
         chat, turn, base = self._prepare(request)
         with self.store.pinned(base):
             answer = await self._continuing(turn).create_chat_completion(chat, raw_request)
             if isinstance(answer, ErrorResponse):
-                return answer
+                return answer, {}
             if isinstance(answer, ChatCompletionResponse):
-                return {**answer.model_dump(), RECEIPT_EVENT: self._receipt(turn)}
-        return self._stream(answer, turn, base)
+                return {**answer.model_dump(), RECEIPT_EVENT: self._receipt(turn)}, turn.headers()
+        return self._stream(answer, turn, base), turn.headers()
 
     async def _stream(
         self, chunks: AsyncGenerator[str, None], turn: Turn, base: Node | None

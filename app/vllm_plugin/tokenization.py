@@ -134,6 +134,8 @@ class BoundaryTokenizer:
             for left, right in _SELF_TEST_TEXTS:
                 whole = self.encode(left + content + right)
                 head, tail = self.encode(left + content), self.encode(content + right)
+                if left and head[-1:] != [token]:
+                    continue  # `left` made it part of another token: no boundary there, and none is taken.
                 if tail[:1] != [token] or head[-1:] != [token] or whole != head + tail[1:]:
                     break
             else:

@@ -10,7 +10,15 @@ import msgspec
 import numpy as np
 
 from app.prefix import hashing
-from app.prefix.wire import Boundary, PrefixChatRequest, Receipt, RenderAnswer, Worker
+from app.prefix.wire import (
+    PATH_HEADER,
+    REASON_HEADER,
+    Boundary,
+    PrefixChatRequest,
+    Receipt,
+    RenderAnswer,
+    Worker,
+)
 from app.vllm_plugin.seam import VLLM_VERSION, ChatCompletionRequest, Observed, Prompt
 from app.vllm_plugin.store import Node, PrefixStore
 from app.vllm_plugin.tokenization import BoundaryTokenizer, TokenIds, Tokenized
@@ -166,6 +174,11 @@ class Turn:
                 _describe(params.chat_template_kwargs),
             )
         )
+
+    def headers(self) -> dict[str, str]:
+        """The path, known before the first token is."""
+        headers = {PATH_HEADER: self.path}
+        return {**headers, REASON_HEADER: self.reason} if self.reason else headers
 
     def render_answer(self, ids: list[int] | None) -> RenderAnswer:
         return RenderAnswer(

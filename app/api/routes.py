@@ -1,0 +1,77 @@
+"""The routes that OpenAI's SDKs call, and the two that operators call."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse, Response
+
+from app.api.requests import parse_create
+from app.api.streaming import EventStream, one_object
+from app.conversation.engine import Engine
+from app.conversation.records import DEFAULT_TENANT, ResponseId, ResponseStore
+from app.conversation.responses import Responses
+from app.conversation.turns import Turns
+from app.errors import MarginaliaError
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the routes are given; found at `app.state.services`."""
+
+    store: ResponseStore
+    engine: Engine
+    turns: Turns
+    responses: Responses
+    prefix_ttl_seconds: int
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+Given = Annotated[Services, Depends(_services)]
+router = APIRouter()
+
+
+@router.post("/v1/responses")
+async def create_response(request: Request, services: Given) -> Response:
+    turn_request, stream = parse_create(await request.body(), services.prefix_ttl_seconds)
+    turn = await services.turns.start(turn_request, DEFAULT_TENANT)
+    return EventStream(turn) if stream else await one_object(turn, request)
+
+
+@router.get("/v1/responses/{response_id}")
+async def retrieve_response(response_id: str, services: Given) -> dict[str, Any]:
+    return await services.responses.get(DEFAULT_TENANT, ResponseId(response_id))
+
+
+@router.delete("/v1/responses/{response_id}")
+async def delete_response(response_id: str, services: Given) -> dict[str, Any]:
+    await services.responses.delete(DEFAULT_TENANT, ResponseId(response_id))
+    return {"id": response_id, "object": "response", "deleted": True}
+
+
+@router.get("/v1/models")
+async def list_models(services: Given) -> dict[str, Any]:
+    return {"object": "list", "data": services.engine.models()}
+
+
+@router.get("/health")
+async def health() -> dict[str, str]:
+    """The process answers."""
+    return {"status": "ok"}
+
+
+@router.get("/ready")
+async def ready(services: Given) -> JSONResponse:
+    """Turns can be served: Postgres answers and a vLLM server is there."""
+    checks = {"postgres": "ok", "engine": "ok"}
+    for name, check in (("postgres", services.store.ping), ("engine", services.engine.ping)):
+        try:
+            await check()
+        except MarginaliaError as exc:
+            checks[name] = exc.message
+    all_ok = set(checks.values()) == {"ok"}
+    return JSONResponse({"status": "ok" if all_ok else "unavailable", **checks}, 200 if all_ok else 503)

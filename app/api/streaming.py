@@ -1,0 +1,78 @@
+"""Bringing a running turn to its client: as a stream of events, or as one object."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+from fastapi import Request
+from fastapi.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from app.conversation.turns import RunningTurn
+from app.errors import EngineError
+from app.prefix.wire import PATH_HEADER, REASON_HEADER
+
+_encode = msgspec.json.Encoder().encode
+
+CLIENT_CLOSED_REQUEST = 499
+"""nginx's status for a client that hung up: nobody reads it but logs."""
+
+
+def path_headers(turn: RunningTurn) -> dict[str, str]:
+    headers = {PATH_HEADER: turn.answer.path}
+    return {**headers, REASON_HEADER: turn.answer.reason} if turn.answer.reason else headers
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events, one per write. Ends the turn whenever and however the client goes away."""
+
+    def __init__(self, turn: RunningTurn) -> None:
+        headers = {"cache-control": "no-cache", **path_headers(turn)}
+        super().__init__(_frames(turn), headers=headers, media_type="text/event-stream")
+        self._turn = turn
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._turn.aclose()
+
+
+async def _frames(turn: RunningTurn) -> AsyncIterator[bytes]:
+    async for event in turn.events():
+        yield b"event: %b\ndata: %b\n\n" % (event["type"].encode(), _encode(event))
+
+
+async def one_object(turn: RunningTurn, request: Request) -> Response:
+    """The finished response; a client that hangs up meanwhile aborts the generation.
+
+    Raises EngineError when the turn failed: without a stream, that is an HTTP error.
+    """
+    finishing = asyncio.create_task(_last_response(turn))
+    hanging_up = asyncio.create_task(_disconnected(request))
+    try:
+        await asyncio.wait({finishing, hanging_up}, return_when=asyncio.FIRST_COMPLETED)
+        if not finishing.done():
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        response = finishing.result()
+    finally:
+        hanging_up.cancel()
+        finishing.cancel()
+        await asyncio.wait({finishing, hanging_up})
+        await turn.aclose()
+    if response["status"] == "failed":
+        raise EngineError(response["error"]["message"])
+    return Response(_encode(response), headers=path_headers(turn), media_type="application/json")
+
+
+async def _last_response(turn: RunningTurn) -> dict[str, Any]:
+    response: dict[str, Any] = {}
+    async for event in turn.events():
+        response = event.get("response", response)
+    return response
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

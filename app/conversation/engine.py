@@ -1,0 +1,166 @@
+"""The port to the engine: what a turn asks of vLLM, and what comes back."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from app.conversation.records import Checkpoint, Item, Segment
+
+
+class PrefixMissed(Exception):
+    """A worker could not use the reference; nothing was sampled. `code` is one of wire.MISS_CODES."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class NoPlugin(Exception):
+    """A worker turned out to have no usable plugin; nothing was sampled. `reason` says what is missing."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """Settings of one generation, the same whatever way the prompt takes."""
+
+    model: str
+    instructions: str | None
+    tools: tuple[dict[str, Any], ...]
+    """Function tools in the Responses API's shape."""
+    tool_choice: Any
+    parallel_tool_calls: bool
+    temperature: float | None
+    top_p: float | None
+    max_output_tokens: int | None
+    namespace: str
+    """Scope of references and of the engine's KV cache: one tenant's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Margin:
+    """Continue a resident prefix: the parent's output and the new input, nothing older.
+
+    keep_s: seconds to keep the turn's own prompt under a new reference; None keeps nothing.
+    """
+
+    checkpoint: Checkpoint
+    parent_output: tuple[Item, ...]
+    new_input: tuple[Item, ...]
+    keep_s: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """Render the whole conversation, and why.
+
+    keep_s: as in Margin; with None vLLM's own chat route does.
+    lost: a reference was lost (path `reseed`), rather than never usable (path `full`).
+    """
+
+    history: tuple[Segment, ...]
+    new_input: tuple[Item, ...]
+    keep_s: int | None
+    reason: str
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """Part of one tool call; `call_id` and `name` come with its first part."""
+
+    index: int
+    call_id: str | None
+    name: str | None
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """One step of the answer."""
+
+    text: str = ""
+    reasoning: str = ""
+    tool_calls: tuple[ToolCallDelta, ...] = ()
+    finish_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts as vLLM made them."""
+
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of the prefix. `checkpoint` is None when the worker kept nothing."""
+
+    path: str
+    reason: str | None
+    reused_tokens: int
+    tokenized_tokens: int
+    checkpoint: Checkpoint | None = None
+
+
+class AnswerStream(Protocol):
+    """An answer on its way. Iterate `deltas()` to its end, then read `usage` and `outcome`."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def reason(self) -> str | None: ...
+
+    def deltas(self) -> AsyncIterator[Delta]:
+        """The answer; its last delta has the finish reason. Raises EngineError when vLLM breaks off."""
+
+    @property
+    def usage(self) -> Usage: ...
+
+    @property
+    def outcome(self) -> Outcome: ...
+
+
+class Worker(Protocol):
+    """One vLLM server."""
+
+    @property
+    def prefix_refusal(self) -> str | None:
+        """Why references cannot be used there (`no_plugin`, …); None when they can."""
+
+    def answer(
+        self, generation: Generation, prompt: Margin | Whole
+    ) -> AbstractAsyncContextManager[AnswerStream]:
+        """Start generating; leaving the context early aborts the generation in vLLM.
+
+        Raises, before anything is sampled, PrefixMissed or NoPlugin, or InvalidRequest when vLLM refuses
+        the request; EngineError otherwise.
+        """
+
+
+class Engine(Protocol):
+    """The pool of workers."""
+
+    async def pick(self, model: str | None, prefer: str | None = None) -> tuple[Worker, str]:
+        """A live worker for `model`, the one at URL `prefer` if it can be; and the model's name there.
+
+        Raises ModelNotFound, EngineUnavailable.
+        """
+
+    async def forget(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """Drop what workers hold for deleted turns, as far as they can be reached."""
+
+    def models(self) -> list[dict[str, Any]]:
+        """Every model that a live worker serves, once, as vLLM describes it."""
+
+    async def ping(self) -> None:
+        """Raises EngineUnavailable when no worker can be reached."""

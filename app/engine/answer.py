@@ -1,0 +1,136 @@
+"""Reading one answer of vLLM: chat completion chunks, and the plugin's receipt after them."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import msgspec
+from httpx_sse import EventSource, SSEError
+
+from app.conversation.engine import Delta, Outcome, ToolCallDelta, Usage
+from app.conversation.records import Checkpoint
+from app.errors import EngineError
+from app.prefix.wire import PATH_HEADER, REASON_HEADER, RECEIPT_EVENT, Receipt
+
+_decode = msgspec.json.Decoder().decode
+_decode_receipt = msgspec.json.Decoder(Receipt).decode
+
+
+class ChatAnswer:
+    """An AnswerStream over one HTTP response.
+
+    path, reason: what the request asked for, unless the plugin's headers say otherwise. keep_s: seconds
+    that a kept prefix lives, for its checkpoint.
+    """
+
+    def __init__(
+        self, http: httpx.Response, worker_url: str, path: str, reason: str | None, keep_s: int | None
+    ) -> None:
+        self._http = http
+        self._worker_url = worker_url
+        self._keep_s = keep_s
+        self._usage = Usage()
+        self._receipt: Receipt | None = None
+        self._path, self._reason = path, reason
+        if PATH_HEADER in http.headers:
+            self._path = http.headers[PATH_HEADER]
+            self._reason = http.headers.get(REASON_HEADER) or reason
+
+    @property
+    def path(self) -> str:
+        return self._path
+
+    @property
+    def reason(self) -> str | None:
+        return self._reason
+
+    async def deltas(self) -> AsyncIterator[Delta]:
+        finished = False
+        try:
+            async for event in EventSource(self._http).aiter_sse():
+                if event.event == RECEIPT_EVENT:
+                    self._receipt = _decode_receipt(event.data)
+                elif event.data == "[DONE]":
+                    break
+                else:
+                    delta = self._delta(_decode(event.data))
+                    finished = finished or delta.finish_reason is not None
+                    yield delta
+        except (httpx.HTTPError, SSEError, msgspec.DecodeError) as exc:
+            raise EngineError(f"vLLM broke off in the middle of the answer ({type(exc).__name__}).") from exc
+        if not finished:
+            raise EngineError("vLLM ended the answer without a finish reason.")
+
+    def _delta(self, chunk: dict[str, Any]) -> Delta:
+        if "error" in chunk:
+            raise EngineError(f"vLLM failed: {chunk['error'].get('message', 'no message')}")
+        if usage := chunk.get("usage"):
+            self._usage = _usage(usage)
+        if not chunk["choices"]:
+            return Delta()
+        choice = chunk["choices"][0]
+        delta = choice["delta"]
+        return Delta(
+            text=delta.get("content") or "",
+            reasoning=delta.get("reasoning") or "",
+            tool_calls=tuple(_tool_call(call) for call in delta.get("tool_calls") or ()),
+            finish_reason=choice.get("finish_reason"),
+        )
+
+    @property
+    def usage(self) -> Usage:
+        receipt = self._receipt
+        if receipt is None or receipt.cached_tokens is None:
+            return self._usage
+        # The engine's own count, there also where the server was started without prompt token details.
+        return replace(self._usage, cached_tokens=receipt.cached_tokens)
+
+    @property
+    def outcome(self) -> Outcome:
+        receipt = self._receipt
+        if receipt is None:
+            return Outcome(self._path, self._reason, 0, self._usage.input_tokens)
+        return Outcome(
+            path=receipt.path,
+            reason=receipt.reason or self._reason,
+            reused_tokens=receipt.reused_tokens,
+            tokenized_tokens=receipt.tokenized_tokens,
+            checkpoint=self._checkpoint(receipt),
+        )
+
+    def _checkpoint(self, receipt: Receipt) -> Checkpoint | None:
+        if receipt.ref is None or self._keep_s is None:
+            return None
+        return Checkpoint(
+            ref=receipt.ref,
+            prefix_hash=receipt.hash,
+            token_count=receipt.tokens,
+            fingerprint=receipt.fingerprint,
+            proof=tuple(receipt.proof),
+            worker=self._worker_url,
+            expires_at=datetime.now(UTC) + timedelta(seconds=self._keep_s),
+        )
+
+
+def _usage(usage: dict[str, Any]) -> Usage:
+    prompt = usage.get("prompt_tokens_details") or {}
+    completion = usage.get("completion_tokens_details") or {}
+    return Usage(
+        input_tokens=usage["prompt_tokens"],
+        cached_tokens=prompt.get("cached_tokens") or 0,
+        cache_write_tokens=prompt.get("created_cache_tokens") or 0,
+        output_tokens=usage.get("completion_tokens") or 0,
+        reasoning_tokens=completion.get("reasoning_tokens") or 0,
+    )
+
+
+def _tool_call(call: dict[str, Any]) -> ToolCallDelta:
+    function = call.get("function") or {}
+    return ToolCallDelta(
+        index=call["index"],
+        call_id=call.get("id"),
+        name=function.get("name"),
+        arguments=function.get("arguments") or "",
+    )

@@ -1,0 +1,94 @@
+"""Responses items to chat messages.
+
+The mapping is made per turn and per side (input, output), so that the messages of a history are the
+concatenation of the messages of its turns: that is what lets a turn send its margin alone and still mean
+the same conversation.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from app.conversation.records import Item, Segment
+
+Message = dict[str, Any]
+
+
+def whole(instructions: str | None, history: Iterable[Segment], new_input: Sequence[Item]) -> list[Message]:
+    """The messages of a whole conversation; `instructions` are its first, as a system message."""
+    messages: list[Message] = [{"role": "system", "content": instructions}] if instructions else []
+    for segment in history:
+        messages += _messages(segment.input_items) + _messages(segment.output_items)
+    return messages + _messages(new_input)
+
+
+def margin(parent_output: Sequence[Item], new_input: Sequence[Item]) -> list[Message]:
+    """The messages that a turn adds to its parent's prompt."""
+    return _messages(parent_output) + _messages(new_input)
+
+
+def _messages(items: Sequence[Item]) -> list[Message]:
+    messages: list[Message] = []
+    assistant: Message | None = None
+    for item in items:
+        kind = item["type"]
+        if kind == "function_call_output":
+            messages.append(
+                {"role": "tool", "tool_call_id": item["call_id"], "content": _content(item["output"])}
+            )
+            assistant = None
+        elif kind == "message" and item["role"] != "assistant":
+            messages.append({"role": item["role"], "content": _content(item["content"])})
+            assistant = None
+        else:
+            # One assistant message per step of the model: reasoning, then text, then calls.
+            if assistant is None or _follows(assistant, kind):
+                assistant = {"role": "assistant", "content": ""}
+                messages.append(assistant)
+            _extend(assistant, kind, item)
+    return messages
+
+
+def _follows(assistant: Message, kind: str) -> bool:
+    """Whether an item of `kind` belongs to a later step than what `assistant` already holds."""
+    if kind == "function_call":
+        return False
+    if kind == "message":
+        return bool(assistant["content"] or "tool_calls" in assistant)
+    return len(assistant) > 2 or bool(assistant["content"])
+
+
+def _extend(assistant: Message, kind: str, item: Item) -> None:
+    if kind == "reasoning":
+        parts = item.get("content") or item.get("summary") or []
+        assistant["reasoning"] = "\n".join(part["text"] for part in parts)
+    elif kind == "message":
+        content = item["content"]
+        texts = (part.get("text", part.get("refusal", "")) for part in content) if content else ()
+        assistant["content"] = content if isinstance(content, str) else "".join(texts)
+    else:
+        call = {"name": item["name"], "arguments": item["arguments"]}
+        assistant.setdefault("tool_calls", []).append(
+            {"id": item["call_id"], "type": "function", "function": call}
+        )
+
+
+def _content(content: Any) -> Any:
+    """A string where one will do: templates that know only strings get one."""
+    if isinstance(content, str):
+        return content
+    if len(content) == 1:
+        return content[0]["text"]
+    return [{"type": "text", "text": part["text"]} for part in content]
+
+
+def chat_tools(tools: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Function tools in the chat API's shape."""
+    return [
+        {"type": "function", "function": {k: v for k, v in tool.items() if k != "type" and v is not None}}
+        for tool in tools
+    ]
+
+
+def chat_tool_choice(choice: Any) -> Any:
+    """`tool_choice` in the chat API's shape."""
+    return choice if isinstance(choice, str) else {"type": "function", "function": {"name": choice["name"]}}

@@ -1,0 +1,70 @@
+"""The pool of workers: who is alive, who serves which model, who gets the next turn."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+
+from app.conversation.records import Checkpoint
+from app.engine.worker import VllmWorker
+from app.errors import EngineUnavailable, ModelNotFound
+
+_REFRESH_S = 5.0
+
+
+class WorkerPool:
+    """Workers at fixed URLs. Use as an async context: inside it, a task watches them."""
+
+    def __init__(self, urls: Sequence[str], secret: str | None) -> None:
+        # No limit on connections: vLLM's own queue is the place where turns wait.
+        self._http = httpx.AsyncClient(
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64)
+        )
+        self.workers = [VllmWorker(url.rstrip("/"), secret, self._http) for url in urls]
+        self._watch: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "WorkerPool":
+        await self.refresh()
+        self._watch = asyncio.create_task(self._keep_watch())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+        await self._http.aclose()
+
+    async def refresh(self) -> None:
+        await asyncio.gather(*(worker.refresh() for worker in self.workers))
+
+    async def pick(self, model: str | None, prefer: str | None = None) -> tuple[VllmWorker, str]:
+        """See conversation.engine.Engine. Among equals, the one with the fewest turns in flight."""
+        await self.ping()
+        alive = (worker for worker in self.workers if worker.alive)
+        able = [(w, m["id"]) for w in alive for m in w.models if model is None or m["id"] == model]
+        if not able:
+            raise ModelNotFound(f"The model '{model}' does not exist.", param="model")
+        return min(able, key=lambda pair: (pair[0].url != prefer, pair[0].running))
+
+    async def ping(self) -> None:
+        """See conversation.engine.Engine."""
+        if not any(worker.alive for worker in self.workers):
+            # One may have come back since the last look.
+            await self.refresh()
+        if not any(worker.alive for worker in self.workers):
+            raise EngineUnavailable("No vLLM server can be reached; `marginalia doctor` says more.")
+
+    async def forget(self, checkpoints: Sequence[Checkpoint]) -> None:
+        """See conversation.engine.Engine."""
+        by_url = {worker.url: worker for worker in self.workers if worker.alive}
+        await asyncio.gather(*(by_url[c.worker].forget(c.ref) for c in checkpoints if c.worker in by_url))
+
+    def models(self) -> list[dict[str, Any]]:
+        """See conversation.engine.Engine."""
+        found = {m["id"]: m for w in reversed(self.workers) if w.alive for m in w.models}
+        return list(found.values())
+
+    async def _keep_watch(self) -> None:
+        while True:
+            await asyncio.sleep(_REFRESH_S)
+            await self.refresh()

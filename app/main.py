@@ -1,0 +1,47 @@
+"""The only place that builds the parts of the service and joins them."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from app.api.errors import add_error_handlers
+from app.api.routes import Services, router
+from app.conversation.responses import Responses
+from app.conversation.turns import Turns
+from app.engine.pool import WorkerPool
+from app.prefix.hashing import namespace_of
+from app.store.database import Database
+from app.store.responses import PostgresResponseStore
+
+
+def create_app(
+    *, database_url: str, worker_urls: Sequence[str], secret: str | None, prefix_ttl_seconds: int
+) -> FastAPI:
+    """The service over one migrated database and the vLLM servers at `worker_urls`.
+
+    secret: shared with the plugin in those servers; without one, every turn is rendered in full.
+    """
+    database = Database(database_url)
+    store = PostgresResponseStore(database)
+    pool = WorkerPool(worker_urls, secret)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with pool:
+            app.state.services = Services(
+                store=store,
+                engine=pool,
+                turns=Turns(store, pool, partial(namespace_of, secret or "")),
+                responses=Responses(store, pool),
+                prefix_ttl_seconds=prefix_ttl_seconds,
+            )
+            yield
+        await database.close()
+
+    app = FastAPI(title="Marginalia", version=version("marginalia"), lifespan=lifespan)
+    app.include_router(router)
+    add_error_handlers(app)
+    return app
