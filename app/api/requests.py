@@ -27,7 +27,7 @@ _KNOWN_TO_OPENAI = frozenset(ResponseCreateParamsBase.__annotations__) | {"strea
 def _only_functions(tool: Any) -> Any:
     if isinstance(tool, dict) and tool.get("type", "function") != "function":
         raise PydanticCustomError(
-            "unsupported", "Tools of type '{kind}' are not supported.", {"kind": tool["type"]}
+            "unsupported", "Tools of type '{kind}' are not supported", {"kind": str(tool["type"])}
         )
     return tool
 
@@ -37,7 +37,7 @@ class FunctionTool(Strict):
     name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    strict: bool | None = None
+    strict: Annotated[bool, BeforeValidator(lambda strict: True if strict is None else strict)] = True
 
 
 class FunctionChoice(Strict):
@@ -62,7 +62,7 @@ class CachingField(Strict):
 def _metadata_fits(metadata: dict[str, str]) -> dict[str, str]:
     if len(metadata) > 16 or any(len(k) > 64 or len(v) > 512 for k, v in metadata.items()):
         raise PydanticCustomError(
-            "metadata", "At most 16 pairs, keys of at most 64 characters, values of at most 512."
+            "metadata", "At most 16 pairs, keys of at most 64 characters, values of at most 512"
         )
     return metadata
 

@@ -106,7 +106,7 @@ class VllmWorker:
 
     def _raise(self, status: int, content: bytes, *, with_prefix: bool) -> None:
         error = _error(content)
-        message = str(error.get("message", f"vLLM answered {status}."))
+        message = _message(error, status)
         code = error.get("code")
         if status == 409 and code in MISS_CODES:
             raise PrefixMissed(str(code))
@@ -182,6 +182,12 @@ def _prefix_body(generation: Generation, prompt: Margin | Whole) -> PrefixChatRe
         reseed=Reseed(prompt.reason) if prompt.lost else None,
         commit=keep,
     )
+
+
+def _message(error: dict[str, Any], status: int) -> str:
+    """vLLM's message, with the field under the name that the client knows."""
+    message = str(error.get("message", f"vLLM answered {status}.")).split(" (parameter=")[0]
+    return message.replace("max_completion_tokens", "max_output_tokens")
 
 
 def _error(content: bytes) -> dict[str, Any]:

@@ -146,7 +146,9 @@ def test_a_shorter_text_is_not_a_match(tokenizer: BoundaryTokenizer) -> None:
 
 PIECES = st.lists(
     st.one_of(
-        st.sampled_from([START, END, "<think>", "\n", "\n\n", "\n\n\n", " ", "<|im_", "start|>", "hello", "🙂"]),
+        st.sampled_from(
+            [START, END, "<think>", "\n", "\n\n", "\n\n\n", " ", "<|im_", "start|>", "hello", "🙂"]
+        ),
         st.text(max_size=6),
     ),
     max_size=12,

@@ -1,0 +1,103 @@
+"""Session fixtures of the end-to-end tests: one model, one vLLM server, one service."""
+
+import os
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from openai import OpenAI
+
+from app.conversation.records import DEFAULT_TENANT, Checkpoint, ResponseId
+from app.local.model import DEFAULT_MODEL, default_model
+from app.local.vllm import LocalVllm
+from app.main import create_app
+from app.store.database import Database
+from app.store.responses import PostgresResponseStore
+from tests.e2e.stack import SECRET, Recorder, serving
+
+
+@pytest.fixture(scope="session")
+def default_model_dir() -> Path:
+    """The converted default model, kept between runs."""
+    cache = os.environ.get("MARGINALIA_TEST_CACHE") or Path.home() / ".cache/marginalia-test"
+    return default_model(Path(cache), lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def start_vllm(
+    default_model_dir: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., LocalVllm]]:
+    """Starts vLLM servers with the default model, by name, and stops them when the session ends."""
+    log_dir = tmp_path_factory.mktemp("vllm")
+    servers = []
+
+    def start(name: str, extra_args: Sequence[str], secret: str | None = SECRET) -> LocalVllm:
+        model = (str(default_model_dir), DEFAULT_MODEL)
+        server = LocalVllm(*model, log_dir=log_dir, secret=secret, extra_args=extra_args, name=name)
+        servers.append(server)
+        server.start()
+        server.wait_ready(timeout_s=280)
+        return server
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def vllm(start_vllm: Callable[..., LocalVllm]) -> LocalVllm:
+    """vLLM with the plugin, serving the default model."""
+    return start_vllm("vllm", ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"])
+
+
+@pytest.fixture(scope="session")
+def vllm_url(vllm: LocalVllm) -> str:
+    return vllm.url
+
+
+@pytest.fixture(scope="session")
+def recorder(vllm: LocalVllm) -> Recorder:
+    """What the service sent to vLLM."""
+    return Recorder(vllm.url)
+
+
+@pytest.fixture(scope="session")
+def service_url(recorder: Recorder, database: Database) -> Iterator[str]:
+    """The service in front of vLLM, which it reaches through the recorder."""
+    url = database.engine.url.render_as_string(hide_password=False)
+    with serving(recorder.app()) as worker:
+        app = create_app(database_url=url, worker_urls=[worker], secret=SECRET, prefix_ttl_seconds=3600)
+        with serving(app) as service:
+            yield service
+
+
+@pytest.fixture(scope="session")
+def client(service_url: str) -> OpenAI:
+    return OpenAI(base_url=f"{service_url}/v1", api_key="unused", max_retries=0, timeout=120)
+
+
+@pytest.fixture
+def client_for(database: Database) -> Iterator[Callable[[str], OpenAI]]:
+    """A service of its own in front of a vLLM server, which ends with the test."""
+    url = database.engine.url.render_as_string(hide_password=False)
+    with ExitStack() as stack:
+
+        def start(vllm_url: str) -> OpenAI:
+            app = create_app(database_url=url, worker_urls=[vllm_url], secret=SECRET, prefix_ttl_seconds=3600)
+            service = stack.enter_context(serving(app))
+            return OpenAI(base_url=f"{service}/v1", api_key="unused", max_retries=0, timeout=120)
+
+        yield start
+
+
+@pytest.fixture
+def checkpoints(database: Database) -> Callable[[str], Awaitable[Checkpoint | None]]:
+    """Reads a response's checkpoint from Postgres."""
+
+    async def read(response_id: str) -> Checkpoint | None:
+        parent = await PostgresResponseStore(database).parent(DEFAULT_TENANT, ResponseId(response_id))
+        assert parent is not None
+        return parent.checkpoint
+
+    return read

@@ -1,0 +1,133 @@
+"""What the end-to-end tests run on: real vLLM servers, a recording proxy, the service on real Postgres."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+from openai import OpenAI
+from openai.types.responses import Response
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+
+SECRET = "for-tests-only"
+
+
+@contextmanager
+def serving(app: Any) -> Iterator[str]:
+    """Serve an ASGI app on a free port from a thread; yields its URL."""
+    sock = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[sock])), daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive(), "the server died at its start"
+        time.sleep(0.02)
+    try:
+        yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+@dataclass
+class Recorder:
+    """A proxy in front of a vLLM server that keeps what is sent to it."""
+
+    target: str
+    bodies: list[tuple[str, bytes]] = field(default_factory=list)
+
+    def sent(self, path: str) -> list[bytes]:
+        return [body for at, body in self.bodies if at == path]
+
+    def app(self) -> FastAPI:
+        app = FastAPI()
+        client = httpx.AsyncClient(timeout=300)
+
+        @app.api_route("/{path:path}", methods=["GET", "POST", "DELETE"])
+        async def forward(path: str, request: Request) -> StreamingResponse:
+            body = await request.body()
+            if request.method == "POST":
+                self.bodies.append((f"/{path}", body))
+            headers = {k: v for k, v in request.headers.items() if k not in ("host", "content-length")}
+            sent = client.build_request(
+                request.method,
+                f"{self.target}/{path}",
+                content=body,
+                headers=headers,
+                params=request.query_params,
+            )
+            answer = await client.send(sent, stream=True)
+            return StreamingResponse(
+                _relayed(answer), answer.status_code, headers=_headers(answer), media_type=None
+            )
+
+        return app
+
+
+async def _relayed(answer: httpx.Response) -> AsyncIterator[bytes]:
+    try:
+        async for part in answer.aiter_raw():
+            yield part
+    finally:
+        await answer.aclose()
+
+
+def _headers(answer: httpx.Response) -> dict[str, str]:
+    hop_by_hop = {"content-length", "transfer-encoding", "connection", "date", "server"}
+    return {k: v for k, v in answer.headers.items() if k not in hop_by_hop}
+
+
+def rendered_ids(vllm_url: str, messages: list[dict[str, Any]], **fields: Any) -> list[int]:
+    """The oracle: token ids of a full render by vLLM's own renderer."""
+    answer = httpx.post(f"{vllm_url}/tokenize", json={"messages": messages, **fields}, timeout=60)
+    answer.raise_for_status()
+    ids: list[int] = answer.json()["tokens"]
+    return ids
+
+
+def running_requests(vllm_url: str) -> float:
+    """How many requests vLLM is working on, from its own metrics."""
+    metrics = httpx.get(f"{vllm_url}/metrics", timeout=10).text
+    values = [
+        line.rsplit(" ", 1)[1]
+        for line in metrics.splitlines()
+        if line.startswith("vllm:num_requests_running")
+    ]
+    return sum(map(float, values))
+
+
+def ask(client: OpenAI, question: Any, previous: str | None = None, **fields: Any) -> Response:
+    """One greedy streamed turn; returns the final response."""
+    fields = {"temperature": 0, "max_output_tokens": 24, **fields}
+    events = list(
+        client.responses.create(input=question, previous_response_id=previous, stream=True, **fields)
+    )
+    assert [e.sequence_number for e in events] == list(range(len(events)))
+    final = events[-1]
+    assert final.type in ("response.completed", "response.incomplete"), final
+    return final.response  # type: ignore[no-any-return]
+
+
+def chat(client: OpenAI, questions: list[str], **fields: Any) -> list[Response]:
+    answers: list[Response] = []
+    for question in questions:
+        answers.append(ask(client, question, answers[-1].id if answers else None, **fields))
+    return answers
+
+
+def path(response: Response) -> tuple[str, str | None]:
+    caching: dict[str, Any] = response.caching  # type: ignore[attr-defined]
+    return caching["path"], caching["reason"]

@@ -1,0 +1,125 @@
+"""What the create route accepts, and how it refuses the rest: by field, with OpenAI's codes."""
+
+import json
+from typing import Any
+
+import pytest
+
+from app.api.requests import parse_create
+from app.errors import InvalidRequest
+
+
+def parse(**body: Any) -> Any:
+    return parse_create(json.dumps(body).encode(), 3600)
+
+
+def test_a_string_is_one_user_message() -> None:
+    turn, stream = parse(input="hi")
+    (item,) = turn.input
+    assert item.pop("id").startswith("msg_")
+    content = [{"type": "input_text", "text": "hi"}]
+    assert item == {"type": "message", "role": "user", "content": content}
+    assert not stream
+
+
+def test_the_output_of_an_earlier_answer_can_be_sent_back_unchanged() -> None:
+    output = [
+        {
+            "type": "reasoning",
+            "id": "rs_1",
+            "status": "completed",
+            "summary": [],
+            "content": [{"type": "reasoning_text", "text": "hm"}],
+        },
+        {
+            "type": "message",
+            "id": "msg_1",
+            "status": "completed",
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "hi", "annotations": [], "logprobs": []}],
+        },
+        {
+            "type": "function_call",
+            "id": "fc_1",
+            "status": "completed",
+            "call_id": "c",
+            "name": "f",
+            "arguments": "{}",
+        },
+    ]
+    turn, _ = parse(input=[*output, {"type": "function_call_output", "call_id": "c", "output": "ok"}])
+    assert list(turn.input[:3]) == output
+    assert turn.input[3]["output"] == [{"type": "input_text", "text": "ok"}]
+
+
+def test_defaults_and_caching() -> None:
+    turn, _ = parse(input="hi")
+    assert (turn.store, turn.caching.enabled, turn.caching.ttl_s) == (True, True, 3600)
+    turn, stream = parse(input="hi", store=False, stream=True, caching={"type": "disabled", "ttl": 5})
+    assert (turn.store, turn.caching.enabled, turn.caching.ttl_s, stream) == (False, False, 5, True)
+
+
+TOOL = {"type": "function", "name": "f", "parameters": {"type": "object"}}
+
+REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
+    ({}, "input", "missing_required_parameter"),
+    ({"input": 3}, "input", "invalid_type"),
+    ({"input": []}, "input", "invalid_value"),
+    ({"input": "x", "nonsense": 1}, "nonsense", "unknown_parameter"),
+    ({"input": "x", "conversation": "conv_1"}, "conversation", "unsupported_parameter"),
+    ({"input": "x", "background": True}, "background", "unsupported_parameter"),
+    ({"input": "x", "truncation": "auto"}, "truncation", "unsupported_parameter"),
+    ({"input": "x", "include": ["reasoning.encrypted_content"]}, "include", "unsupported_parameter"),
+    ({"input": "x", "temperature": "1"}, "temperature", "invalid_type"),
+    ({"input": "x", "temperature": 3}, "temperature", "invalid_value"),
+    ({"input": "x", "max_output_tokens": 0}, "max_output_tokens", "invalid_value"),
+    ({"input": "x", "stream": "yes"}, "stream", "invalid_type"),
+    ({"input": "x", "metadata": {"a": 1}}, "metadata.a", "invalid_type"),
+    ({"input": "x", "metadata": {str(i): "" for i in range(17)}}, "metadata", "invalid_value"),
+    ({"input": "x", "caching": {"type": "on"}}, "caching.type", "invalid_value"),
+    ({"input": "x", "caching": {"ttl": 0}}, "caching.ttl", "invalid_value"),
+    ({"input": "x", "caching": {"size": 0}}, "caching.size", "unknown_parameter"),
+    ({"input": "x", "tools": [{"type": "web_search"}]}, "tools[0]", "unsupported_parameter"),
+    ({"input": "x", "tools": [{"type": "function"}]}, "tools[0].name", "missing_required_parameter"),
+    ({"input": "x", "tools": [TOOL], "tool_choice": "f"}, "tool_choice", "invalid_value"),
+    (
+        {"input": "x", "tools": [TOOL], "tool_choice": {"type": "function", "name": "g"}},
+        "tool_choice",
+        "invalid_value",
+    ),
+    ({"input": "x", "tool_choice": "required"}, "tool_choice", "invalid_value"),
+    ({"input": [{"role": "user"}]}, "input[0].content", "missing_required_parameter"),
+    ({"input": [{"role": "robot", "content": "x"}]}, "input[0].role", "invalid_value"),
+    ({"input": [{"role": "user", "content": 3}]}, "input[0].content", "invalid_type"),
+    ({"input": [{"role": "user", "content": "x", "foo": 1}]}, "input[0].foo", "unknown_parameter"),
+    ({"input": ["x"]}, "input[0]", "invalid_type"),
+    ({"input": [{"type": "computer_call"}]}, "input[0]", "invalid_value"),
+    (
+        {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
+        "input[0].content[0].type",
+        "invalid_value",
+    ),
+    (
+        {"input": [{"role": "assistant", "content": [{"type": "output_text"}]}]},
+        "input[0].content[0].text",
+        "missing_required_parameter",
+    ),
+    ({"input": [{"type": "function_call", "call_id": "c"}]}, "input[0].name", "missing_required_parameter"),
+]
+
+
+@pytest.mark.parametrize(("body", "param", "code"), REFUSED)
+def test_refusals_name_the_field(body: dict[str, Any], param: str | None, code: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse(**body)
+    assert (caught.value.param, caught.value.code, caught.value.status) == (param, code, 400)
+    assert param is None or param in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[1]", b"null", b'"x"', b"\xff", b'{"input": "\\ud800"}', b'{"input": NaN}']
+)
+def test_junk_is_a_400(body: bytes) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_create(body, 3600)
+    assert caught.value.status == 400

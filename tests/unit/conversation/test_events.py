@@ -1,0 +1,123 @@
+"""Events in the order and shape that the SDK's own types and accumulator expect."""
+
+from typing import Any
+
+import pytest
+from openai.types.responses import ResponseStreamEvent
+from pydantic import TypeAdapter
+
+from app.conversation.engine import Delta, Outcome, ToolCallDelta, Usage
+from app.conversation.events import Event, EventAssembler
+from app.conversation.plan import Caching, TurnRequest
+from app.conversation.response import accounts, ending, failure, new_body
+
+REQUEST = TurnRequest(
+    model=None,
+    input=(),
+    instructions=None,
+    previous_response_id=None,
+    store=True,
+    caching=Caching(enabled=True, ttl_s=60),
+    tools=(),
+    tool_choice="auto",
+    parallel_tool_calls=True,
+    temperature=None,
+    top_p=None,
+    max_output_tokens=None,
+    echo={"metadata": {}},
+)
+
+
+def call(index: int, arguments: str, name: str | None = None) -> Delta:
+    call_id = f"call_{index}" if name else None
+    return Delta(tool_calls=(ToolCallDelta(index, call_id, name, arguments),))
+
+
+def play(deltas: list[Delta], finish_reason: str = "stop") -> tuple[list[Event], EventAssembler]:
+    body = new_body(REQUEST, "resp_1", "m", "hit", None)
+    assembler = EventAssembler(body)
+    events = assembler.start()
+    for delta in deltas:
+        events += assembler.add(delta)
+    end = ending(finish_reason)
+    events += assembler.end(end["status"])
+    body |= end | accounts(REQUEST, Usage(5, 3, 0, 2, 0), Outcome("hit", None, 3, 2))
+    return [*events, assembler.final()], assembler
+
+
+ANSWERS: dict[str, list[Delta]] = {
+    "text": [Delta(text="Hel"), Delta(text="lo")],
+    "nothing": [],
+    "reasoning, text, calls": [
+        Delta(reasoning="h"),
+        Delta(reasoning="m"),
+        Delta(text="so"),
+        call(0, "", "f"),
+        call(0, '{"a"'),
+        call(0, ":1}"),
+        call(1, "{}", "g"),
+    ],
+    "text after a call": [call(0, "{}", "f"), Delta(text="done")],
+    "all in one delta": [Delta(text="t", reasoning="r", tool_calls=(ToolCallDelta(0, "c", "f", "{}"),))],
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_every_event_is_the_sdks(name: str) -> None:
+    events, _ = play(ANSWERS[name])
+    adapter: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
+    for event in events:
+        parsed = adapter.validate_python(event)
+        assert not (parsed.model_extra or {}), event["type"]
+        if response := event.get("response"):
+            assert set(parsed.response.model_extra) == {"caching", "store"}
+            assert response["object"] == "response"
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_numbers_ids_and_texts_agree(name: str) -> None:
+    events, assembler = play(ANSWERS[name])
+    assert [e["sequence_number"] for e in events] == list(range(len(events)))
+    assert [e["type"] for e in events[:2]] == ["response.created", "response.in_progress"]
+    assert events[-1]["type"] == "response.completed"
+    assert events[-1]["response"]["output"] == assembler.output
+    added = {e["output_index"]: e["item"]["id"] for e in events if e["type"] == "response.output_item.added"}
+    done = {e["output_index"]: e["item"] for e in events if e["type"] == "response.output_item.done"}
+    assert list(added) == list(range(len(assembler.output)))
+    assert {index: item["id"] for index, item in done.items()} == added
+    assert [done[i] for i in sorted(done)] == assembler.output
+    for index, item in done.items():
+        mine = [e for e in events if e.get("output_index") == index]
+        joined = "".join(e["delta"] for e in mine if e["type"].endswith(".delta"))
+        kept = item["arguments"] if item["type"] == "function_call" else item["content"][0]["text"]
+        assert joined == kept
+        said = [
+            e.get("text", e.get("arguments"))
+            for e in mine
+            if e["type"].endswith(("text.done", "arguments.done"))
+        ]
+        assert said == [kept]
+        assert all(e["item_id"] == item["id"] for e in mine if "item_id" in e)
+
+
+def test_an_answer_of_no_tokens_is_an_empty_message() -> None:
+    _, assembler = play([])
+    assert [(i["type"], i["content"][0]["text"]) for i in assembler.output] == [("message", "")]
+
+
+def test_a_cut_answer_is_incomplete() -> None:
+    events, assembler = play([Delta(reasoning="hm"), Delta(text="He")], finish_reason="length")
+    assert events[-1]["type"] == "response.incomplete"
+    assert events[-1]["response"]["incomplete_details"] == {"reason": "max_output_tokens"}
+    assert [item["status"] for item in assembler.output] == ["completed", "incomplete"]
+
+
+def test_a_failure_says_why_and_nothing_is_completed() -> None:
+    body = new_body(REQUEST, "resp_1", "m", "hit", None)
+    assembler = EventAssembler(body)
+    assembler.start()
+    body |= failure("vLLM broke off")
+    final = assembler.final()
+    assert final["type"] == "response.failed"
+    assert final["response"]["error"] == {"code": "server_error", "message": "vLLM broke off"}
+    assert final["response"]["completed_at"] is None

@@ -1,0 +1,272 @@
+"""The life of a turn on an in-memory store and a scripted engine: the ladder, the commit, the failures."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from app.conversation.engine import Delta, Generation, Margin, NoPlugin, Outcome, PrefixMissed, Usage, Whole
+from app.conversation.events import Event
+from app.conversation.plan import Caching, TurnRequest
+from app.conversation.records import DEFAULT_TENANT, Checkpoint, ResponseId, TenantId, Turn
+from app.conversation.turns import Turns
+from app.errors import EngineError, PreviousResponseNotFound, StoreUnavailable
+from app.store.memory import MemoryResponseStore
+
+CHECKPOINT = Checkpoint(
+    "ab" * 16, "cd" * 16, 9, "ef" * 16, (), "http://w", datetime.now(UTC) + timedelta(hours=1)
+)
+
+
+@dataclass
+class ScriptedAnswer:
+    path: str
+    reason: str | None
+    text: str
+    checkpoint: Checkpoint | None
+    breaks_off: bool
+    usage: Usage = field(default_factory=Usage)
+
+    async def deltas(self) -> AsyncIterator[Delta]:
+        yield Delta(text=self.text)
+        if self.breaks_off:
+            raise EngineError("vLLM broke off")
+        yield Delta(finish_reason="stop")
+
+    @property
+    def outcome(self) -> Outcome:
+        return Outcome(self.path, self.reason, 3, 2, self.checkpoint)
+
+
+@dataclass
+class ScriptedWorker:
+    """Answers prompts; `misses` are raised, one per prompt, before it does."""
+
+    prefix_refusal: str | None = None
+    misses: list[Exception] = field(default_factory=list)
+    prompts: list[Margin | Whole] = field(default_factory=list)
+    running: int = 0
+    breaks_off: bool = False
+    checkpoint: Checkpoint = CHECKPOINT
+
+    @asynccontextmanager
+    async def answer(self, generation: Generation, prompt: Margin | Whole) -> AsyncIterator[ScriptedAnswer]:
+        self.prompts.append(prompt)
+        if self.misses:
+            raise self.misses.pop(0)
+        if isinstance(prompt, Margin):
+            path, reason = "hit", None
+        else:
+            path, reason = ("reseed" if prompt.lost else "full"), prompt.reason
+        self.running += 1
+        try:
+            kept = self.checkpoint if prompt.keep_s is not None else None
+            yield ScriptedAnswer(path, reason, "hi", kept, self.breaks_off)
+        finally:
+            self.running -= 1
+
+    async def pick(self, model: str | None, prefer: str | None = None) -> tuple["ScriptedWorker", str]:
+        return self, model or "m"
+
+    async def forget(self, checkpoints: Sequence[Checkpoint]) -> None: ...
+    def models(self) -> list[dict[str, Any]]:
+        return []
+
+    async def ping(self) -> None: ...
+
+
+def request(previous: str | None = None, **changes: Any) -> TurnRequest:
+    made = TurnRequest(
+        model=None,
+        input=({"type": "message", "role": "user", "content": [{"type": "input_text", "text": "q"}]},),
+        instructions=None,
+        previous_response_id=ResponseId(previous) if previous else None,
+        store=True,
+        caching=Caching(enabled=True, ttl_s=60),
+        tools=(),
+        tool_choice="auto",
+        parallel_tool_calls=True,
+        temperature=None,
+        top_p=None,
+        max_output_tokens=None,
+        echo={},
+    )
+    return replace(made, **changes)
+
+
+class Chat:
+    def __init__(self, store: MemoryResponseStore | None = None) -> None:
+        self.store = store or MemoryResponseStore()
+        self.worker = ScriptedWorker()
+        self.turns = Turns(self.store, self.worker, lambda tenant: f"ns-{tenant}")
+
+    async def turn(self, made: TurnRequest) -> list[Event]:
+        running = await self.turns.start(made, DEFAULT_TENANT)
+        return [event async for event in running.events()]
+
+    async def response(self, made: TurnRequest) -> dict[str, Any]:
+        response: dict[str, Any] = (await self.turn(made))[-1]["response"]
+        return response
+
+
+@pytest.fixture
+def chat() -> Chat:
+    return Chat()
+
+
+def caching(response: dict[str, Any]) -> tuple[str, str | None]:
+    return response["caching"]["path"], response["caching"]["reason"]
+
+
+async def test_the_second_turn_sends_the_margin_alone(chat: Chat) -> None:
+    first = await chat.response(request())
+    second = await chat.response(request(first["id"]))
+    assert (caching(first), caching(second)) == (("full", "new_conversation"), ("hit", None))
+    margin = chat.worker.prompts[-1]
+    assert isinstance(margin, Margin)
+    assert margin.checkpoint == CHECKPOINT
+    assert margin.parent_output == tuple(first["output"])
+    assert margin.new_input == request().input
+
+
+@pytest.mark.parametrize("code", ["prefix_miss", "prefix_expired", "hash_mismatch", "fingerprint_mismatch"])
+async def test_a_typed_miss_becomes_a_reseed_that_the_client_does_not_see(chat: Chat, code: str) -> None:
+    first = await chat.response(request())
+    chat.worker.misses = [PrefixMissed(code)]
+    events = await chat.turn(request(first["id"]))
+    assert caching(events[-1]["response"]) == ("reseed", code)
+    whole = chat.worker.prompts[-1]
+    assert isinstance(whole, Whole)
+    assert [len(segment.output_items) for segment in whole.history] == [1]
+    assert [e["sequence_number"] for e in events] == list(range(len(events)))
+    assert caching(await chat.response(request(events[-1]["response"]["id"]))) == ("hit", None)
+
+
+async def test_the_ladder_ends_on_vllms_own_route(chat: Chat) -> None:
+    first = await chat.response(request())
+    chat.worker.misses = [PrefixMissed("prefix_miss"), NoPlugin("no_plugin")]
+    assert caching(await chat.response(request(first["id"]))) == ("full", "no_plugin")
+    assert [type(p).__name__ for p in chat.worker.prompts[-3:]] == ["Margin", "Whole", "Whole"]
+    assert chat.worker.prompts[-1].keep_s is None
+
+
+async def test_a_lost_plugin_is_noticed_on_the_first_rung(chat: Chat) -> None:
+    first = await chat.response(request())
+    chat.worker.misses = [NoPlugin("no_plugin")]
+    assert caching(await chat.response(request(first["id"]))) == ("full", "no_plugin")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"instructions": "be kind"}, "instructions_changed"),
+        ({"model": "other"}, "model_changed"),
+        ({"caching": Caching(enabled=False, ttl_s=60)}, "caching_disabled"),
+    ],
+)
+async def test_reasons_for_a_full_render(chat: Chat, changes: dict[str, Any], reason: str) -> None:
+    first = await chat.response(request())
+    assert caching(await chat.response(request(first["id"], **changes))) == ("full", reason)
+
+
+async def test_a_parent_without_checkpoint_is_rendered_in_full_and_kept_again(chat: Chat) -> None:
+    first = await chat.response(request(caching=Caching(enabled=False, ttl_s=60)))
+    second = await chat.response(request(first["id"]))
+    assert caching(second) == ("full", "parent_not_cached")
+    assert caching(await chat.response(request(second["id"]))) == ("hit", None)
+
+
+async def test_without_a_plugin_nothing_is_kept(chat: Chat) -> None:
+    chat.worker.prefix_refusal = "no_plugin"
+    first = await chat.response(request())
+    assert caching(await chat.response(request(first["id"]))) == ("full", "no_plugin")
+    assert all(isinstance(p, Whole) and p.keep_s is None for p in chat.worker.prompts)
+
+
+async def test_an_expired_checkpoint_is_not_tried(chat: Chat) -> None:
+    chat.worker.checkpoint = replace(CHECKPOINT, expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    first = await chat.response(request())
+    assert caching(await chat.response(request(first["id"]))) == ("reseed", "prefix_expired")
+
+
+async def test_two_branches_are_both_hits(chat: Chat) -> None:
+    first = await chat.response(request())
+    assert [caching(await chat.response(request(first["id"]))) for _ in range(2)] == [("hit", None)] * 2
+
+
+async def test_not_stored_means_not_found_and_nothing_kept(chat: Chat) -> None:
+    first = await chat.response(request())
+    second = await chat.response(request(first["id"], store=False))
+    assert caching(second) == ("hit", None)
+    assert chat.worker.prompts[-1].keep_s is None
+    with pytest.raises(PreviousResponseNotFound) as caught:
+        await chat.turn(request(second["id"]))
+    assert caught.value.param == "previous_response_id"
+
+
+async def test_a_turn_that_breaks_off_leaves_nothing_and_its_parent_goes_on(chat: Chat) -> None:
+    first = await chat.response(request())
+    chat.worker.breaks_off = True
+    failed = (await chat.turn(request(first["id"])))[-1]
+    assert failed["type"] == "response.failed"
+    assert failed["response"]["error"]["message"] == "vLLM broke off"
+    assert await chat.store.get(DEFAULT_TENANT, failed["response"]["id"]) is None
+    chat.worker.breaks_off = False
+    assert caching(await chat.response(request(first["id"]))) == ("hit", None)
+
+
+async def test_a_client_that_leaves_aborts_and_nothing_is_kept(chat: Chat) -> None:
+    running = await chat.turns.start(request(), DEFAULT_TENANT)
+    events = running.events()
+    await anext(events)
+    assert chat.worker.running == 1
+    await events.aclose()  # type: ignore[attr-defined]
+    assert chat.worker.running == 0
+    assert await chat.store.get(DEFAULT_TENANT, running.id) is None
+
+
+async def test_a_turn_that_is_never_read_can_be_closed(chat: Chat) -> None:
+    running = await chat.turns.start(request(), DEFAULT_TENANT)
+    await running.aclose()
+    assert chat.worker.running == 0
+
+
+class Watching(MemoryResponseStore):
+    """Notes when a turn is saved, or fails to save it."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        super().__init__()
+        self.fails = fails
+        self.saved: list[Turn] = []
+
+    async def save(self, turn: Turn) -> None:
+        if self.fails:
+            raise StoreUnavailable("The database cannot be reached.")
+        await super().save(turn)
+        self.saved.append(turn)
+
+
+async def test_completed_comes_after_the_commit() -> None:
+    store = Watching()
+    running = await Chat(store).turns.start(request(), DEFAULT_TENANT)
+    async for event in running.events():
+        assert bool(store.saved) == (event["type"] == "response.completed")
+    assert store.saved[0].response.body["status"] == "completed"
+    assert store.saved[0].checkpoint == CHECKPOINT
+
+
+async def test_a_commit_that_fails_fails_the_turn() -> None:
+    chat = Chat(Watching(fails=True))
+    events = await chat.turn(request())
+    assert events[-1]["type"] == "response.failed"
+    assert "response.completed" not in {e["type"] for e in events}
+    assert [e["sequence_number"] for e in events] == list(range(len(events)))
+
+
+async def test_tenants_do_not_see_each_other(chat: Chat) -> None:
+    first = await chat.response(request())
+    with pytest.raises(PreviousResponseNotFound):
+        await chat.turns.start(request(first["id"]), TenantId("somebody else"))

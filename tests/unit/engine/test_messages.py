@@ -1,0 +1,103 @@
+"""Items to chat messages: by step of the model, and turn by turn the same as all at once."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.conversation.records import Item, Segment
+from app.engine import messages
+
+
+def user(text: str) -> Item:
+    return {"type": "message", "role": "user", "content": [{"type": "input_text", "text": text}]}
+
+
+def said(text: str) -> Item:
+    return {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}
+
+
+def thought(text: str) -> Item:
+    return {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": text}]}
+
+
+def call(call_id: str) -> Item:
+    return {"type": "function_call", "call_id": call_id, "name": "f", "arguments": "{}"}
+
+
+def result(call_id: str) -> Item:
+    return {
+        "type": "function_call_output",
+        "call_id": call_id,
+        "output": [{"type": "input_text", "text": "ok"}],
+    }
+
+
+def chat_call(call_id: str) -> dict[str, object]:
+    return {"id": call_id, "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+def test_one_step_of_the_model_is_one_message() -> None:
+    assert messages.margin([thought("hm"), said("hi"), call("1"), call("2")], [result("1"), result("2")]) == [
+        {
+            "role": "assistant",
+            "content": "hi",
+            "reasoning": "hm",
+            "tool_calls": [chat_call("1"), chat_call("2")],
+        },
+        {"role": "tool", "tool_call_id": "1", "content": "ok"},
+        {"role": "tool", "tool_call_id": "2", "content": "ok"},
+    ]
+
+
+def test_a_new_step_begins_where_the_order_says_so() -> None:
+    rendered = messages.margin([thought("a"), call("1"), thought("b"), said("x"), said("y")], [])
+    assert [(m.get("reasoning"), m["content"], len(m.get("tool_calls", ()))) for m in rendered] == [
+        ("a", "", 1),
+        ("b", "x", 0),
+        (None, "y", 0),
+    ]
+
+
+def test_instructions_come_first_and_several_parts_stay_apart() -> None:
+    two = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": t} for t in "ab"]}
+    assert messages.whole("be kind", [], [two]) == [
+        {"role": "system", "content": "be kind"},
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+    ]
+
+
+def test_refusals_are_text_to_the_model() -> None:
+    refusal = {"type": "message", "role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}
+    assert messages.margin([refusal], []) == [{"role": "assistant", "content": "no"}]
+
+
+def test_tools_and_choices_in_the_chat_shape() -> None:
+    tool = {"type": "function", "name": "f", "description": None, "parameters": {}, "strict": True}
+    assert messages.chat_tools([tool]) == [
+        {"type": "function", "function": {"name": "f", "parameters": {}, "strict": True}}
+    ]
+    assert messages.chat_tool_choice("auto") == "auto"
+    chosen = messages.chat_tool_choice({"type": "function", "name": "f"})
+    assert chosen == {"type": "function", "function": {"name": "f"}}
+
+
+ITEMS = st.lists(
+    st.one_of(
+        st.builds(user, st.text(max_size=3)),
+        st.builds(said, st.text(max_size=3)),
+        st.builds(thought, st.text(max_size=3)),
+        st.builds(call, st.sampled_from("123")),
+        st.builds(result, st.sampled_from("123")),
+    ),
+    max_size=5,
+)
+
+
+@given(st.lists(st.builds(lambda i, o: Segment(tuple(i), tuple(o)), ITEMS, ITEMS), max_size=4), ITEMS)
+def test_margins_add_up_to_the_whole(history: list[Segment], new_input: list[Item]) -> None:
+    """The property that the hit path stands on."""
+    by_margins: list[messages.Message] = []
+    parent_output: tuple[Item, ...] = ()
+    for segment in [*history, Segment(tuple(new_input), ())]:
+        by_margins += messages.margin(parent_output, segment.input_items)
+        parent_output = segment.output_items
+    assert by_margins == messages.whole(None, history, new_input)
