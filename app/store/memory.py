@@ -1,0 +1,95 @@
+"""Responses in memory, for tests and benchmarks: the same behaviour as Postgres, by the same suite."""
+
+import copy
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+from app.conversation.records import (
+    Checkpoint,
+    Item,
+    Parent,
+    ResponseId,
+    Segment,
+    StoredResponse,
+    TenantId,
+    Turn,
+)
+from app.errors import PreviousResponseNotFound
+
+Key = tuple[TenantId, ResponseId]
+
+
+class MemoryResponseStore:
+    def __init__(self) -> None:
+        self._turns: dict[Key, Turn] = {}
+        self._tombstones: set[Key] = set()
+
+    async def parent(self, tenant: TenantId, response_id: ResponseId) -> Parent | None:
+        turn = self._live(tenant, response_id)
+        return None if turn is None else Parent(turn.response, turn.output_items, turn.checkpoint)
+
+    async def get(
+        self, tenant: TenantId, response_id: ResponseId
+    ) -> tuple[StoredResponse, tuple[Item, ...]] | None:
+        turn = self._live(tenant, response_id)
+        return None if turn is None else (turn.response, turn.output_items)
+
+    async def history(self, tenant: TenantId, response_id: ResponseId) -> list[Segment]:
+        if (tenant, response_id) not in self._turns:
+            raise _gone(response_id)
+        turns = [copy.deepcopy(self._turns[key]) for key in self._line((tenant, response_id))]
+        return [Segment(turn.input_items, turn.output_items) for turn in reversed(turns)]
+
+    async def save(self, turn: Turn) -> None:
+        response = turn.response
+        previous = response.previous_response_id
+        if previous is not None and (response.tenant, previous) not in self._turns:
+            raise _gone(previous)
+        if (response.tenant, response.id) in self._turns:
+            raise ValueError(f"response {response.id} exists")
+        # What Postgres could not hold must not pass here either.
+        json.dumps([response.body, turn.input_items, turn.output_items], allow_nan=False)
+        self._turns[response.tenant, response.id] = copy.deepcopy(turn)
+
+    async def delete(self, tenant: TenantId, response_id: ResponseId) -> list[Checkpoint] | None:
+        turn = self._live(tenant, response_id)
+        if turn is None:
+            return None
+        key = (tenant, response_id)
+        self._tombstones.add(key)
+        self._turns[key] = replace(self._turns[key], checkpoint=None)
+        for ancestor in self._line(key):
+            if ancestor not in self._tombstones or self._has_child(ancestor):
+                break
+            self._tombstones.remove(ancestor)
+            del self._turns[ancestor]
+        return [turn.checkpoint] if turn.checkpoint else []
+
+    async def ping(self) -> None:
+        """Always there."""
+
+    def _live(self, tenant: TenantId, response_id: ResponseId) -> Turn | None:
+        key = (tenant, response_id)
+        return None if key in self._tombstones else copy.deepcopy(self._turns.get(key))
+
+    def _line(self, key: Key) -> Iterator[Key]:
+        """From a response back to its root."""
+        previous: ResponseId | None = key[1]
+        while previous is not None:
+            here = (key[0], previous)
+            # Read first: the caller may remove the turn before it asks for the next.
+            previous = self._turns[here].response.previous_response_id
+            yield here
+
+    def _has_child(self, key: Key) -> bool:
+        tenant, response_id = key
+        return any(
+            owner == tenant and turn.response.previous_response_id == response_id
+            for (owner, _), turn in self._turns.items()
+        )
+
+
+def _gone(response_id: ResponseId) -> PreviousResponseNotFound:
+    message = f"Previous response with id {response_id!r} not found."
+    return PreviousResponseNotFound(message, param="previous_response_id")

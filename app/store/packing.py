@@ -1,0 +1,27 @@
+"""Proofs as bytes: 28 per boundary, where a JSON array takes about 60."""
+
+import struct
+
+from app.prefix.wire import Boundary
+
+_BOUNDARY = struct.Struct("!QI16s")
+"""Characters, tokens, xxh3-128; network byte order."""
+
+
+def pack_proof(proof: tuple[Boundary, ...]) -> bytes:
+    """Raises ValueError where a hash is not 32 hex digits, struct.error where a number does not fit."""
+    return b"".join(_BOUNDARY.pack(b.chars, b.tokens, _digest(b.text_hash)) for b in proof)
+
+
+def unpack_proof(packed: bytes) -> tuple[Boundary, ...]:
+    return tuple(
+        Boundary(chars, tokens, digest.hex()) for chars, tokens, digest in _BOUNDARY.iter_unpack(packed)
+    )
+
+
+def _digest(text_hash: str) -> bytes:
+    digest = bytes.fromhex(text_hash)
+    # `struct` would pad or cut it in silence, and `fromhex` takes capitals and spaces.
+    if len(digest) != 16 or digest.hex() != text_hash:
+        raise ValueError(f"not 32 lower-case hex digits: {text_hash!r}")
+    return digest

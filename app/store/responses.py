@@ -1,0 +1,170 @@
+"""Responses in Postgres: the adapter behind the `ResponseStore` port.
+
+Each reading call is one statement; `save` and `delete` are one transaction each, of a number of
+statements that no history makes larger.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import delete, exc, insert, literal, select
+
+from app.conversation.records import (
+    Checkpoint,
+    Item,
+    Parent,
+    ResponseId,
+    Segment,
+    StoredResponse,
+    TenantId,
+    Turn,
+)
+from app.errors import PreviousResponseNotFound
+from app.store import statements
+from app.store.database import Database
+from app.store.models import INPUT, OUTPUT, PARENT_FK, CheckpointRow, ItemRow, ResponseRow
+from app.store.packing import pack_proof, unpack_proof
+
+
+class PostgresResponseStore:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def parent(self, tenant: TenantId, response_id: ResponseId) -> Parent | None:
+        if not _possible(response_id):
+            return None
+        async with self._database.reading() as connection:
+            row = (await connection.execute(statements.live_parent(tenant, response_id))).one_or_none()
+        if row is None:
+            return None
+        checkpoint = _checkpoint(row) if row.ref is not None else None
+        return Parent(_response(row), tuple(row.output_items or ()), checkpoint)
+
+    async def get(
+        self, tenant: TenantId, response_id: ResponseId
+    ) -> tuple[StoredResponse, tuple[Item, ...]] | None:
+        if not _possible(response_id):
+            return None
+        async with self._database.reading() as connection:
+            row = (await connection.execute(statements.live_response(tenant, response_id))).one_or_none()
+        return None if row is None else (_response(row), tuple(row.output_items or ()))
+
+    async def history(self, tenant: TenantId, response_id: ResponseId) -> list[Segment]:
+        """Raises PreviousResponseNotFound where it is gone: no turns would pass for a new conversation."""
+        if not _possible(response_id):
+            raise _gone(response_id)
+        async with self._database.reading() as connection:
+            rows = (await connection.execute(statements.history(tenant, response_id))).all()
+        if not rows:
+            raise _gone(response_id)
+        return [Segment(tuple(row.input_items or ()), tuple(row.output_items or ())) for row in rows]
+
+    async def save(self, turn: Turn) -> None:
+        """Raises PreviousResponseNotFound where the parent was removed since it was read.
+
+        A parent that is a tombstone by now is as good as a live one.
+        """
+        try:
+            async with self._database.transaction() as connection:
+                await connection.execute(insert(ResponseRow).values(**_response_values(turn.response)))
+                if items := list(_item_values(turn)):
+                    await connection.execute(insert(ItemRow), items)
+                if turn.checkpoint is not None:
+                    await connection.execute(insert(CheckpointRow).values(**_checkpoint_values(turn)))
+        except exc.IntegrityError as error:
+            if PARENT_FK not in str(error.orig):
+                raise
+            raise _gone(turn.response.previous_response_id) from error
+
+    async def delete(self, tenant: TenantId, response_id: ResponseId) -> list[Checkpoint] | None:
+        if not _possible(response_id):
+            return None
+        own = (CheckpointRow.tenant_id == tenant, CheckpointRow.response_id == response_id)
+        async with self._database.transaction() as connection:
+            # A lock and what depends on it are separate statements: under READ COMMITTED only the second
+            # sees what others committed while the first was waiting.
+            await connection.execute(statements.lock_conversation(tenant, response_id))
+            locked = await connection.execute(statements.lock_deletable(tenant, response_id))
+            if not locked.all():
+                return None
+            lost = await connection.execute(
+                delete(CheckpointRow).where(*own).returning(*statements.CHECKPOINT)
+            )
+            ids = (await connection.execute(statements.removable(tenant, response_id))).scalars().all()
+            if ids:
+                mine = (ResponseRow.tenant_id == tenant, ResponseRow.id.in_(ids))
+                await connection.execute(delete(ResponseRow).where(*mine))
+            else:
+                await connection.execute(statements.bury(tenant, response_id))
+            return [_checkpoint(row) for row in lost]
+
+    async def ping(self) -> None:
+        async with self._database.reading() as connection:
+            await connection.execute(select(literal(1)))
+
+
+def _possible(response_id: ResponseId) -> bool:
+    """Postgres has no U+0000 and no lone surrogates; an id of a client may."""
+    return response_id.isascii() and response_id.isprintable()
+
+
+def _gone(response_id: ResponseId | None) -> PreviousResponseNotFound:
+    message = f"Previous response with id {response_id!r} not found."
+    return PreviousResponseNotFound(message, param="previous_response_id")
+
+
+def _response(row: Any) -> StoredResponse:
+    return StoredResponse(
+        id=row.id,
+        tenant=row.tenant_id,
+        root_id=row.root_id,
+        previous_response_id=row.previous_response_id,
+        created_at=row.created_at,
+        body=row.body,
+    )
+
+
+def _checkpoint(row: Any) -> Checkpoint:
+    return Checkpoint(
+        ref=row.ref,
+        prefix_hash=row.prefix_hash,
+        token_count=row.token_count,
+        fingerprint=row.fingerprint,
+        proof=unpack_proof(row.proof),
+        worker=row.worker,
+        expires_at=row.expires_at,
+    )
+
+
+def _response_values(response: StoredResponse) -> dict[str, Any]:
+    return {
+        "tenant_id": response.tenant,
+        "id": response.id,
+        "root_id": response.root_id,
+        "previous_response_id": response.previous_response_id,
+        "created_at": response.created_at,
+        "body": response.body,
+    }
+
+
+def _item_values(turn: Turn) -> Iterator[dict[str, Any]]:
+    key = {"tenant_id": turn.response.tenant, "response_id": turn.response.id}
+    for direction, items in ((INPUT, turn.input_items), (OUTPUT, turn.output_items)):
+        for position, item in enumerate(items):
+            yield {**key, "direction": direction, "position": position, "item": item}
+
+
+def _checkpoint_values(turn: Turn) -> dict[str, Any]:
+    checkpoint = turn.checkpoint
+    assert checkpoint is not None
+    return {
+        "tenant_id": turn.response.tenant,
+        "response_id": turn.response.id,
+        "ref": checkpoint.ref,
+        "prefix_hash": checkpoint.prefix_hash,
+        "token_count": checkpoint.token_count,
+        "fingerprint": checkpoint.fingerprint,
+        "proof": pack_proof(checkpoint.proof),
+        "worker": checkpoint.worker,
+        "expires_at": checkpoint.expires_at,
+    }
