@@ -3,8 +3,8 @@
     python -m bench.ttft [--tokens 1000 8000 32000] [--rounds 7]
 
 Both modes run against one vLLM server with a tiny random model, in turns of changing order, with the KV
-cache warm for both: the first round of each warms a cache of its own (`cache_salt`) and is not counted. Before
-anything is timed, the ids of both are compared. Prints medians in milliseconds and their ratio.
+cache warm for both: the first round of each warms a cache of its own (`cache_salt`) and is not counted.
+The ids of both are compared before anything is timed. Prints medians in milliseconds and their ratio.
 """
 
 import argparse

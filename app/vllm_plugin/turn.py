@@ -187,8 +187,7 @@ class Turn:
 
     def receipt(self, store: PrefixStore, worker: Worker) -> Receipt:
         """Keep the prompt, if the turn came to its end and asked for it, and say what was done."""
-        commit, node = self._request.commit, self._candidate
-        kept = node if commit and node and self.observed.finished and store.put(node, commit.ttl_s) else None
+        kept = self._keep(store)
         return Receipt(
             ref=kept.ref.hex() if kept else None,
             hash=self._hash,
@@ -204,6 +203,17 @@ class Turn:
             tokenize_ms=round(self._tokenize_ms, 3),
             worker=worker,
         )
+
+
+    def _keep(self, store: PrefixStore) -> Node | None:
+        commit, node = self._request.commit, self._candidate
+        if commit is None or node is None or not self.observed.finished:
+            return None
+        known = store.get(node.ref)
+        if known is not None and known.hash != node.hash:
+            # The same messages, rendered otherwise: a template that prints the date, on another day.
+            node.ref = hashing.extend_ref(node.ref, (node.hash.encode(),))
+        return node if store.put(node, commit.ttl_s) else None
 
 
 def _is_hit(base: Node, known: list[Boundary], kept: Boundary | None) -> bool:

@@ -1,0 +1,165 @@
+"""One turn in the worker, on a scripted renderer: references, misses, what is kept."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from app.prefix.wire import PROTOCOL, Commit, PrefixChatRequest, Receipt, Reference, Worker
+from app.vllm_plugin.seam import ChatCompletionRequest
+from app.vllm_plugin.store import PrefixStore
+from app.vllm_plugin.tokenization import BoundaryTokenizer
+from app.vllm_plugin.turn import PrefixMiss, Turn, resolve
+from tests.unit.vllm_plugin.test_tokenization import END, START, build, plain
+
+WORKER = Worker("w", "e")
+
+
+@dataclasses.dataclass(frozen=True)
+class Params:
+    """As much of vLLM's ChatParams as a turn looks at."""
+
+    chat_template: str | None = None
+    chat_template_content_format: str = "string"
+    chat_template_kwargs: dict[str, Any] = dataclasses.field(
+        default_factory=lambda: {"add_generation_prompt": True}
+    )
+
+
+def chatml(messages: list[dict[str, Any]], kwargs: dict[str, Any]) -> str:
+    text = "".join(f"{START}{m['role']}\n{m['content']}{END}\n" for m in messages)
+    return text + f"{START}assistant\n" * kwargs["add_generation_prompt"]
+
+
+def dropping_thoughts(messages: list[dict[str, Any]], kwargs: dict[str, Any]) -> str:
+    last = max(i for i, m in enumerate(messages) if m["role"] == "user")
+    kept = [
+        {**m, "content": m["content"] if i > last else m["content"].replace("THOUGHT ", "")}
+        for i, m in enumerate(messages)
+    ]
+    return chatml(kept, kwargs)
+
+
+class Plugin:
+    """Turns against one store, with a template that may be exchanged."""
+
+    def __init__(self) -> None:
+        self.tokenizer = BoundaryTokenizer(build(plain(START), plain(END)))
+        self.store = PrefixStore(1 << 20, clock=lambda: self.now)
+        self.now = 0.0
+        self.template: Callable[..., str] = chatml
+        self.params = Params()
+
+    async def turn(
+        self,
+        contents: list[tuple[str, str]],
+        after: Receipt | None = None,
+        *,
+        namespace: str = "n",
+        finished: bool = True,
+        reference: Reference | None = None,
+    ) -> tuple[Receipt, list[int]]:
+        prefix = reference or (after and _reference(after))
+        messages: list[Any] = [{"role": role, "content": content} for role, content in contents]
+        request = PrefixChatRequest(
+            protocol=PROTOCOL,
+            namespace=namespace,
+            chat={"model": "m"},
+            messages=messages,
+            prefix=prefix,
+            commit=Commit(ttl_s=60),
+        )
+        chat = ChatCompletionRequest(model="m", messages=messages)
+        turn = Turn(request, chat, resolve(self.store, request), self.tokenizer, {})
+
+        async def render(all_messages: list[Any], params: Any) -> tuple[Any, dict[str, Any]]:
+            return all_messages, {"prompt": self.template(all_messages, params.chat_template_kwargs)}
+
+        conversation, prompt = await turn.render_ids(chat.messages, self.params, render)
+        whole = self.tokenizer.encode(self.template(conversation, self.params.chat_template_kwargs))
+        assert prompt["prompt_token_ids"] == whole
+        turn.observed.finished = finished
+        return turn.receipt(self.store, WORKER), prompt["prompt_token_ids"]
+
+
+def _reference(receipt: Receipt) -> Reference:
+    assert receipt.ref is not None
+    return Reference(receipt.ref, receipt.hash, receipt.tokens, receipt.fingerprint)
+
+
+@pytest.fixture
+def plugin() -> Plugin:
+    return Plugin()
+
+
+async def test_continue_branch_and_continue_again(plugin: Plugin) -> None:
+    first, _ = await plugin.turn([("user", "hello")])
+    second, _ = await plugin.turn([("assistant", "hi"), ("user", "more")], first)
+    branch, _ = await plugin.turn([("assistant", "hi"), ("user", "other")], first)
+    third, ids = await plugin.turn([("assistant", "ok"), ("user", "bye")], second)
+    assert [r.path for r in (first, second, branch, third)] == ["full", "hit", "hit", "hit"]
+    assert third.reused_tokens + third.tokenized_tokens == third.tokens == len(ids)
+    assert third.reused_tokens == second.proof[-1].tokens > first.tokens
+    assert len(plugin.store) == 4
+
+
+async def test_a_rewritten_history_is_a_rewind(plugin: Plugin) -> None:
+    plugin.template = dropping_thoughts
+    first, _ = await plugin.turn([("user", "hello"), ("assistant", "THOUGHT hi"), ("tool", "result")])
+    second, _ = await plugin.turn([("assistant", "so"), ("user", "next")], first)
+    third, _ = await plugin.turn([("assistant", "so"), ("user", "next")], second)
+    assert (second.path, second.reason) == ("rewind", "history_rewritten")
+    assert 0 < second.reused_tokens < first.tokens
+    assert third.path == "hit"
+
+
+async def test_a_template_that_changes_from_the_start_keeps_nothing_and_is_right(plugin: Plugin) -> None:
+    first, _ = await plugin.turn([("user", "hello")])
+    plugin.template = lambda messages, kwargs: f"today is friday\n{chatml(messages, kwargs)}"
+    second, _ = await plugin.turn([("assistant", "hi"), ("user", "more")], first)
+    assert (second.path, second.reused_tokens) == ("rewind", 0)
+    assert (await plugin.turn([("assistant", "x"), ("user", "y")], second))[0].path == "hit"
+
+
+async def test_the_same_messages_on_another_day_get_another_reference(plugin: Plugin) -> None:
+    monday, _ = await plugin.turn([("user", "hello")])
+    plugin.template = lambda messages, kwargs: f"tuesday\n{chatml(messages, kwargs)}"
+    tuesday, _ = await plugin.turn([("user", "hello")])
+    assert monday.ref != tuesday.ref
+    assert (await plugin.turn([("assistant", "hi"), ("user", "more")], tuesday))[0].path == "hit"
+
+
+async def test_other_arguments_of_the_template_are_no_obstacle(plugin: Plugin) -> None:
+    first, _ = await plugin.turn([("user", "hello")])
+    plugin.params = Params(chat_template_kwargs={"add_generation_prompt": True, "unused": 1})
+    second, _ = await plugin.turn([("assistant", "hi"), ("user", "more")], first)
+    assert second.path == "hit"
+    assert second.fingerprint != first.fingerprint
+
+
+async def test_only_a_finished_turn_is_kept(plugin: Plugin) -> None:
+    receipt, _ = await plugin.turn([("user", "hello")], finished=False)
+    assert (receipt.ref, receipt.proof, len(plugin.store)) == (None, [], 0)
+
+
+async def test_each_miss_has_its_code(plugin: Plugin) -> None:
+    first, _ = await plugin.turn([("user", "hello")])
+    good = _reference(first)
+
+    async def code(reference: Reference, namespace: str = "n") -> str:
+        with pytest.raises(PrefixMiss) as caught:
+            await plugin.turn([("user", "x")], reference=reference, namespace=namespace)
+        return caught.value.code
+
+    def but(**changes: Any) -> Reference:
+        return Reference(**{**{f: getattr(good, f) for f in good.__struct_fields__}, **changes})
+
+    assert await code(but(ref="00" * 16)) == "prefix_miss"
+    assert await code(but(ref="not hex")) == "prefix_miss"
+    assert await code(but(hash="00" * 16)) == "hash_mismatch"
+    assert await code(but(tokens=good.tokens + 1)) == "hash_mismatch"
+    assert await code(but(fingerprint="other")) == "fingerprint_mismatch"
+    assert await code(good, namespace="other") == "namespace_mismatch"
+    plugin.now = 61
+    assert await code(good) == "prefix_expired"
