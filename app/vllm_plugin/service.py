@@ -67,8 +67,8 @@ class PrefixService:
 
     async def render(self, request: PrefixChatRequest, *, with_ids: bool) -> RenderAnswer | ErrorResponse:
         """The prompt that a turn would send to the engine. Raises PrefixMiss."""
-        chat, turn, base = self._prepare(request)
-        with self.store.pinned(base):
+        chat, turn = self._prepare(request)
+        with self.store.pinned(turn.base):
             result = await self._continuing(turn).render_chat_request(chat)
         if isinstance(result, ErrorResponse):
             return result
@@ -82,19 +82,17 @@ class PrefixService:
 
         Raises PrefixMiss before anything is sampled.
         """
-        chat, turn, base = self._prepare(request)
-        with self.store.pinned(base):
+        chat, turn = self._prepare(request)
+        with self.store.pinned(turn.base):
             answer = await self._continuing(turn).create_chat_completion(chat, raw_request)
             if isinstance(answer, ErrorResponse):
                 return answer, {}
             if isinstance(answer, ChatCompletionResponse):
                 return {**answer.model_dump(), RECEIPT_EVENT: self._receipt(turn)}, turn.headers()
-        return self._stream(answer, turn, base), turn.headers()
+        return self._stream(answer, turn), turn.headers()
 
-    async def _stream(
-        self, chunks: AsyncGenerator[str, None], turn: Turn, base: Node | None
-    ) -> AsyncGenerator[str, None]:
-        with self.store.pinned(base):
+    async def _stream(self, chunks: AsyncGenerator[str, None], turn: Turn) -> AsyncGenerator[str, None]:
+        with self.store.pinned(turn.base):
             async for chunk in chunks:
                 if chunk.startswith("data: [DONE]"):
                     break
@@ -103,12 +101,12 @@ class PrefixService:
         yield f"event: {RECEIPT_EVENT}\ndata: {receipt}\n\ndata: [DONE]\n\n"
 
     def _receipt(self, turn: Turn) -> dict[str, Any]:
-        receipt = turn.receipt(self.store, self.worker)
+        receipt = turn.receipt(self.worker)
         self._turns[receipt.path] += 1
         built: dict[str, Any] = msgspec.to_builtins(receipt)
         return built
 
-    def _prepare(self, request: PrefixChatRequest) -> tuple[ChatCompletionRequest, Turn, Node | None]:
+    def _prepare(self, request: PrefixChatRequest) -> tuple[ChatCompletionRequest, Turn]:
         try:
             base = self._resolve(request)
         except PrefixMiss as miss:
@@ -117,7 +115,7 @@ class PrefixService:
         chat = ChatCompletionRequest(
             **{**request.chat, "messages": request.messages, "cache_salt": request.namespace}
         )
-        return chat, Turn(request, chat, base, self._tokenizer, self._generation_prompts), base
+        return chat, Turn(request, chat, base, self.store, self._tokenizer, self._generation_prompts)
 
     def _resolve(self, request: PrefixChatRequest) -> Node | None:
         if self.refusal:

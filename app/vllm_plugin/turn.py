@@ -68,11 +68,13 @@ class Turn:
         request: PrefixChatRequest,
         chat: ChatCompletionRequest,
         base: Node | None,
+        store: PrefixStore,
         tokenizer: BoundaryTokenizer,
         generation_prompts: dict[str, str],
     ) -> None:
         self._request = request
-        self._base = base
+        self.base = base
+        self._store = store
         self._tokenizer = tokenizer
         self._generation_prompts = generation_prompts
         self._model = chat.model or ""
@@ -82,6 +84,8 @@ class Turn:
         self.observed = Observed()
         self._candidate: Node | None = None
         self._render_ms = self._tokenize_ms = 0.0
+        self._found = False
+        """Whether `base` was not named but found by its content."""
         self.path = "full"
         self.reason: str | None = None
         self.reused_tokens = self.tokens = 0
@@ -89,14 +93,17 @@ class Turn:
 
     async def render_ids(self, margin: list[Any], params: Any, render: RenderText) -> tuple[Any, Prompt]:
         """Render the whole conversation, tokenize what cannot be proved. See seam.RenderIds."""
+        del margin  # As validated; the canonical bytes say the same.
         started = time.perf_counter()
-        history = [_decode(m) for m in self._base.all_messages()] if self._base else []
-        conversation, prompt = await render([*history, *margin], params)
         self._fingerprint = self._fingerprint_of(params)
+        if self.base is None:
+            self._find_ancestor()
+        messages = [*(self.base.all_messages() if self.base else ()), *self._margin]
+        conversation, prompt = await render([_decode(m) for m in messages], params)
         rendered = time.perf_counter()
         self._render_ms = (rendered - started) * 1e3
         if "prompt_token_ids" in prompt:
-            if self._base is not None:
+            if self.base is not None:
                 raise PrefixMiss("not_continuable", "this conversation has no rendered text to prove")
             ids = np.asarray(prompt["prompt_token_ids"], dtype=np.int32)
             self.reason = "not_continuable"
@@ -108,19 +115,31 @@ class Turn:
         self._tokenize_ms = (time.perf_counter() - rendered) * 1e3
         return conversation, {**prompt, "prompt_token_ids": ids.tolist()}
 
+    def _find_ancestor(self) -> None:
+        """A request with the whole history continues the longest part of it that is resident."""
+        ref = hashing.root_ref(self._request.namespace, self._fingerprint)
+        covered = 0
+        for count, message in enumerate(self._margin, start=1):
+            ref = hashing.extend_ref(ref, (message,))
+            node = self._store.get(ref)
+            if node is not None and not self._store.expired(node):
+                self.base, covered = node, count
+        self._found = covered > 0
+        self._margin = self._margin[covered:]
+
     def _tokenize(self, text: str, final_chars: int) -> TokenIds:
-        base = self._base
+        base = self.base
         known = base.all_boundaries() if base else []
         known_ids = base.all_ids() if base else np.empty(0, np.int32)
         result = self._tokenizer.tokenize(text, known, known_ids)
         kept = result.kept
         reused = kept.tokens if kept else 0
         ids = np.concatenate((known_ids[:reused], result.ids)) if reused else result.ids
-        self._account(ids, reused)
         if base is not None and not _is_hit(base, known, kept):
             self.path, self.reason = "rewind", "history_rewritten"
         elif base is not None:
-            self.path = "hit"
+            self.path, self.reason = "hit", "found_by_content" if self._found else None
+        self._account(ids, reused)
         self._candidate = self._node(known, result, final_chars)
         return ids
 
@@ -131,7 +150,7 @@ class Turn:
             self.path, self.reason = "reseed", self._request.reseed.reason
 
     def _node(self, known: list[Boundary], result: Tokenized, final_chars: int) -> Node:
-        base = self._base
+        base = self.base
         if base is not None and base.fingerprint == self._fingerprint:
             ref = hashing.extend_ref(base.ref, self._margin)
         else:
@@ -185,9 +204,9 @@ class Turn:
             tokens=self.tokens, hash=self._hash, path=self.path, reused_tokens=self.reused_tokens, ids=ids
         )
 
-    def receipt(self, store: PrefixStore, worker: Worker) -> Receipt:
+    def receipt(self, worker: Worker) -> Receipt:
         """Keep the prompt, if the turn came to its end and asked for it, and say what was done."""
-        kept = self._keep(store)
+        kept = self._keep()
         return Receipt(
             ref=kept.ref.hex() if kept else None,
             hash=self._hash,
@@ -204,16 +223,15 @@ class Turn:
             worker=worker,
         )
 
-
-    def _keep(self, store: PrefixStore) -> Node | None:
+    def _keep(self) -> Node | None:
         commit, node = self._request.commit, self._candidate
         if commit is None or node is None or not self.observed.finished:
             return None
-        known = store.get(node.ref)
+        known = self._store.get(node.ref)
         if known is not None and known.hash != node.hash:
             # The same messages, rendered otherwise: a template that prints the date, on another day.
             node.ref = hashing.extend_ref(node.ref, (node.hash.encode(),))
-        return node if store.put(node, commit.ttl_s) else None
+        return node if self._store.put(node, commit.ttl_s) else None
 
 
 def _is_hit(base: Node, known: list[Boundary], kept: Boundary | None) -> bool:

@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,8 +53,14 @@ class Recorder:
         return [body for at, body in self.bodies if at == path]
 
     def app(self) -> FastAPI:
-        app = FastAPI()
         client = httpx.AsyncClient(timeout=300)
+
+        @asynccontextmanager
+        async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+            async with client:
+                yield
+
+        app = FastAPI(lifespan=lifespan)
 
         @app.api_route("/{path:path}", methods=["GET", "POST", "DELETE"])
         async def forward(path: str, request: Request) -> StreamingResponse:

@@ -1,6 +1,7 @@
 """A chat through the OpenAI SDK on real vLLM and real Postgres: hits, parity, cost."""
 
 import json
+import secrets
 import time
 from typing import Any
 
@@ -14,7 +15,13 @@ from sqlalchemy import Engine, event
 from app.prefix.hashing import ids_hash
 from tests.e2e.stack import Recorder, ask, chat, path, rendered_ids, running_requests
 
-QUESTIONS = ["My name is Ada.", "What is my name?", "Name three rivers.", "Say goodbye."]
+FOLLOW_UPS = ["What is my name?", "Name three rivers.", "Say goodbye."]
+
+
+@pytest.fixture
+def opening() -> str:
+    """A first message that no other test has sent: what is known by content would be a hit."""
+    return f"My name is Ada{secrets.token_hex(3)}."
 
 
 def as_messages(questions: list[str], answers: list[Response]) -> list[dict[str, Any]]:
@@ -29,10 +36,11 @@ def as_messages(questions: list[str], answers: list[Response]) -> list[dict[str,
 
 
 async def test_four_turns_by_reference_are_the_full_renders(
-    client: OpenAI, recorder: Recorder, vllm_url: str, checkpoints: Any
+    client: OpenAI, recorder: Recorder, vllm_url: str, checkpoints: Any, opening: str
 ) -> None:
     recorder.bodies.clear()
-    answers = chat(client, QUESTIONS)
+    questions = [opening, *FOLLOW_UPS]
+    answers = chat(client, questions)
     assert [path(a) for a in answers] == [("full", "new_conversation"), *[("hit", None)] * 3]
 
     sent = [json.loads(body) for body in recorder.sent("/prefix/v1/chat")]
@@ -45,12 +53,12 @@ async def test_four_turns_by_reference_are_the_full_renders(
     assert overhead[3] <= overhead[1] + 1, "beyond the margin, only the token count's digits may grow"
 
     for n, answer in enumerate(answers, start=1):
-        ids = rendered_ids(vllm_url, as_messages(QUESTIONS[:n], answers[:n]))
+        ids = rendered_ids(vllm_url, as_messages(questions[:n], answers[:n]))
         checkpoint = await checkpoints(answer.id)
         assert checkpoint.prefix_hash == ids_hash(np.array(ids, "<i4").data)
         assert checkpoint.token_count == len(ids) == answer.usage.input_tokens  # type: ignore[union-attr]
 
-    in_full = chat(client, QUESTIONS, extra_body={"caching": {"type": "disabled"}})
+    in_full = chat(client, questions, extra_body={"caching": {"type": "disabled"}})
     assert [path(a) for a in in_full] == [("full", "caching_disabled")] * 4
     assert [a.output_text for a in in_full] == [a.output_text for a in answers]
 
@@ -67,8 +75,8 @@ def test_tokens_are_counted_as_vllm_counts_them(client: OpenAI) -> None:
     assert cached >= first.usage.input_tokens // 128 * 128 > 0  # type: ignore[union-attr]
 
 
-def test_a_branch_hits_on_both_sides(client: OpenAI) -> None:
-    root = ask(client, QUESTIONS[0])
+def test_a_branch_hits_on_both_sides(client: OpenAI, opening: str) -> None:
+    root = ask(client, opening)
     left, right = ask(client, "Say yes.", root.id), ask(client, "Say no.", root.id)
     assert path(left) == path(right) == ("hit", None)
     assert path(ask(client, "Again.", left.id)) == ("hit", None)
@@ -97,12 +105,12 @@ def test_tool_calls_and_their_outputs_continue(client: OpenAI, vllm_url: str) ->
     assert again.output_text == second.output_text
 
 
-def test_without_a_stream_the_answer_is_the_same_object(client: OpenAI) -> None:
-    raw = client.responses.with_raw_response.create(input=QUESTIONS[0], temperature=0, max_output_tokens=24)
+def test_without_a_stream_the_answer_is_the_same_object(client: OpenAI, opening: str) -> None:
+    raw = client.responses.with_raw_response.create(input=opening, temperature=0, max_output_tokens=24)
     assert raw.headers["x-marginalia-path"] == "full"
     assert raw.headers["x-marginalia-reason"] == "new_conversation"
     response = raw.parse()
-    assert response.output_text == ask(client, QUESTIONS[0]).output_text
+    assert response.output_text == ask(client, opening).output_text
     assert client.responses.retrieve(response.id) == response
 
 
@@ -125,9 +133,9 @@ def test_statements_do_not_grow_with_the_history(client: OpenAI) -> None:
     assert per_turn[1] <= 5
 
 
-def test_deleted_responses_are_gone_and_their_children_go_on(client: OpenAI) -> None:
-    first = ask(client, QUESTIONS[0])
-    second = ask(client, QUESTIONS[1], first.id)
+def test_deleted_responses_are_gone_and_their_children_go_on(client: OpenAI, opening: str) -> None:
+    first = ask(client, opening)
+    second = ask(client, FOLLOW_UPS[0], first.id)
     client.responses.delete(first.id)
     with pytest.raises(NotFoundError):
         client.responses.retrieve(first.id)
@@ -137,8 +145,8 @@ def test_deleted_responses_are_gone_and_their_children_go_on(client: OpenAI) -> 
     assert path(ask(client, "And?", second.id)) == ("hit", None)
 
 
-def test_a_client_that_hangs_up_aborts_the_generation(client: OpenAI, vllm_url: str) -> None:
-    first = ask(client, QUESTIONS[0])
+def test_a_client_that_hangs_up_aborts_the_generation(client: OpenAI, vllm_url: str, opening: str) -> None:
+    first = ask(client, opening)
     stream = client.responses.create(
         input="Count to a thousand.",
         previous_response_id=first.id,
@@ -159,8 +167,21 @@ def test_a_client_that_hangs_up_aborts_the_generation(client: OpenAI, vllm_url: 
     assert path(ask(client, "Go on.", first.id)) == ("hit", None)
 
 
-def test_changed_instructions_and_tools_have_their_reason(client: OpenAI) -> None:
-    first = ask(client, QUESTIONS[0], instructions="Be brief.")
+def test_a_client_without_state_is_a_hit_too(client: OpenAI, opening: str) -> None:
+    first = ask(client, opening)
+    second = ask(client, FOLLOW_UPS[0], first.id)
+    history: list[Any] = [
+        {"role": "user", "content": opening},
+        *(item.to_dict() for item in first.output),
+        {"role": "user", "content": FOLLOW_UPS[0]},
+    ]
+    stateless = ask(client, history)
+    assert path(stateless) == ("hit", "found_by_content")
+    assert stateless.output_text == second.output_text
+
+
+def test_changed_instructions_and_tools_have_their_reason(client: OpenAI, opening: str) -> None:
+    first = ask(client, opening, instructions="Be brief.")
     assert path(ask(client, "Hi.", first.id, instructions="Be brief.")) == ("hit", None)
     assert path(ask(client, "Hi.", first.id, instructions="Be long.")) == ("full", "instructions_changed")
     assert path(ask(client, "Hi.", first.id)) == ("full", "instructions_changed")

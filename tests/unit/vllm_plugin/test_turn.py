@@ -71,7 +71,7 @@ class Plugin:
             commit=Commit(ttl_s=60),
         )
         chat = ChatCompletionRequest(model="m", messages=messages)
-        turn = Turn(request, chat, resolve(self.store, request), self.tokenizer, {})
+        turn = Turn(request, chat, resolve(self.store, request), self.store, self.tokenizer, {})
 
         async def render(all_messages: list[Any], params: Any) -> tuple[Any, dict[str, Any]]:
             return all_messages, {"prompt": self.template(all_messages, params.chat_template_kwargs)}
@@ -80,7 +80,7 @@ class Plugin:
         whole = self.tokenizer.encode(self.template(conversation, self.params.chat_template_kwargs))
         assert prompt["prompt_token_ids"] == whole
         turn.observed.finished = finished
-        return turn.receipt(self.store, WORKER), prompt["prompt_token_ids"]
+        return turn.receipt(WORKER), prompt["prompt_token_ids"]
 
 
 def _reference(receipt: Receipt) -> Reference:
@@ -136,6 +136,22 @@ async def test_other_arguments_of_the_template_are_no_obstacle(plugin: Plugin) -
     second, _ = await plugin.turn([("assistant", "hi"), ("user", "more")], first)
     assert second.path == "hit"
     assert second.fingerprint != first.fingerprint
+
+
+async def test_a_whole_history_continues_what_is_resident_of_it(plugin: Plugin) -> None:
+    history = [("user", "hello"), ("assistant", "hi"), ("user", "more")]
+    first, _ = await plugin.turn(history[:1])
+    second, _ = await plugin.turn(history[1:], first)
+    stateless, _ = await plugin.turn([*history, ("assistant", "ok"), ("user", "bye")])
+    assert (stateless.path, stateless.reason) == ("hit", "found_by_content")
+    assert stateless.reused_tokens == second.proof[-1].tokens
+    again, _ = await plugin.turn(history)
+    assert (again.path, again.ref) == ("hit", second.ref)
+    assert (await plugin.turn(history, namespace="other"))[0].path == "full"
+    plugin.params = Params(chat_template_kwargs={"add_generation_prompt": True, "other": 1})
+    assert (await plugin.turn(history))[0].path == "full"
+    plugin.params, plugin.now = Params(), 61
+    assert (await plugin.turn(history))[0].path == "full"
 
 
 async def test_only_a_finished_turn_is_kept(plugin: Plugin) -> None:
