@@ -1,7 +1,8 @@
 """Entry point of the group `vllm.endpoint_plugins`: how vLLM finds and starts the prefix protocol.
 
 Loaded only where VLLM_PLUGINS names `marginalia`. Its own settings come from the environment of the vLLM
-process: MARGINALIA_SECRET (required) and PREFIX_STORE_MB (default 1024).
+process: MARGINALIA_SECRET (required), PREFIX_STORE_MB (default 1024) and DETOKENIZE_TAIL (default 1; 0 leaves
+vLLM's detokenizer as it is).
 """
 
 import os
@@ -27,6 +28,10 @@ class MarginaliaPlugin:
         if not megabytes.isdecimal() or int(megabytes) == 0:
             raise SystemExit(f"PREFIX_STORE_MB must be a positive whole number, not {megabytes!r}")
         self._budget_bytes = int(megabytes) << 20
+        tail = os.environ.get("DETOKENIZE_TAIL", "1")
+        if tail not in ("0", "1"):
+            raise SystemExit(f"DETOKENIZE_TAIL must be 0 or 1, not {tail!r}")
+        self._detokenize_tail = tail == "1"
 
     def attach_router(self, app: FastAPI) -> None:
         app.include_router(build_router(self._secret))
@@ -38,4 +43,6 @@ class MarginaliaPlugin:
             raise SystemExit(
                 "Marginalia keeps prefixes per API process: start vLLM with --api-server-count 1"
             )
-        state.marginalia = PrefixService(state.openai_serving_chat, self._budget_bytes)
+        state.marginalia = PrefixService(
+            state.openai_serving_chat, self._budget_bytes, detokenize_tail=self._detokenize_tail
+        )

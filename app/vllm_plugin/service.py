@@ -11,7 +11,7 @@ import msgspec
 
 from app.prefix.hashing import Ref
 from app.prefix.wire import PROTOCOL, RECEIPT_EVENT, PluginInfo, PrefixChatRequest, RenderAnswer, Worker
-from app.vllm_plugin import seam
+from app.vllm_plugin import detokenizer, seam
 from app.vllm_plugin.seam import ChatCompletionRequest, ChatCompletionResponse, ErrorResponse
 from app.vllm_plugin.store import Node, PrefixStore
 from app.vllm_plugin.tokenization import BoundaryTokenizer
@@ -27,7 +27,7 @@ class PrefixService:
     answered with a typed miss, and belongs on vLLM's own routes.
     """
 
-    def __init__(self, serving: Any, budget_bytes: int) -> None:
+    def __init__(self, serving: Any, budget_bytes: int, *, detokenize_tail: bool = True) -> None:
         self._serving = serving
         self._generation_prompts: dict[str, str] = {}
         self._turns: Counter[str] = Counter()
@@ -38,6 +38,7 @@ class PrefixService:
         if self.refusal is None:
             self._tokenizer = BoundaryTokenizer(serving.renderer.tokenizer)
             self.refusal = self._tokenizer.refusal
+        self._detokenizer = self._prime_detokenizer(wanted=detokenize_tail)
         if self.refusal:
             logger.warning(
                 "Marginalia keeps no prefixes here, every turn is rendered in full: %s", self.refusal
@@ -54,7 +55,19 @@ class PrefixService:
             store_bytes=self.store.budget_bytes,
             boundary_tokens=0 if self.refusal else len(self._tokenizer.admissible),
             refusal=self.refusal,
+            detokenizer=self._detokenizer,
         )
+
+    def _prime_detokenizer(self, *, wanted: bool) -> str:
+        if not wanted:
+            return "switched_off"
+        if self.refusal is not None:
+            return self.refusal
+        if not seam.VLLM_VERSION.startswith(detokenizer.TESTED_VLLM):
+            return "untested_vllm_version"
+        known = self._tokenizer
+        detokenizer.prime_with_tail(known.backend, known.admissible, known.added)
+        return "tail"
 
     def stats(self) -> dict[str, Any]:
         """Turns by path and misses by code since the start; nodes and bytes of the store now."""

@@ -196,8 +196,10 @@ class PrefixStore:
 
     def _place(self, node: Node, *, recent: bool = True) -> None:
         """Put `node` among the idle ones, or take it from them, as its use says."""
+        if self._nodes.get(node.ref) is not node:
+            return  # Evicted while a request used it; its reference may be another node's by now.
         self._idle.pop(node.ref, None)
-        if node.children == 0 and node.pins == 0 and node.ref in self._nodes:
+        if node.children == 0 and node.pins == 0:
             self._idle[node.ref] = node
             self._idle.move_to_end(node.ref, last=recent)
 

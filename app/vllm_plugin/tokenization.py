@@ -55,14 +55,16 @@ class BoundaryTokenizer:
             raise ValueError("the tokenizer has no fast backend")
         self._source = tokenizer
         # A clone: vLLM swaps and configures (truncation, padding) its own between requests.
-        self._backend: Tokenizer = Tokenizer.from_str(backend.to_str())
-        self._backend.no_truncation()
-        self._backend.no_padding()
-        self._backend.encode_special_tokens = False
+        self.backend: Tokenizer = Tokenizer.from_str(backend.to_str())
+        self.backend.no_truncation()
+        self.backend.no_padding()
+        self.backend.encode_special_tokens = False
         self.vocabulary_size = backend.get_vocab_size(with_added_tokens=True)
-        self.definition_hash = xxhash.xxh3_128_digest(self._backend.to_str().encode())
+        self.definition_hash = xxhash.xxh3_128_digest(self.backend.to_str().encode())
+        self.added = frozenset(self.backend.get_added_tokens_decoder())
+        """Ids of all added tokens."""
         self.refusal: str | None = None
-        self.admissible = self._self_tested(admissible_tokens(self._backend))
+        self.admissible = self._self_tested(admissible_tokens(self.backend))
 
     def changed(self) -> bool:
         """Whether tokens were added to the loaded tokenizer since this clone was made."""
@@ -76,7 +78,7 @@ class BoundaryTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text` without the tokens that a post-processor would add."""
-        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
         return ids
 
     def tokenize(self, text: str, known: Sequence[Boundary], known_ids: TokenIds) -> Tokenized:
@@ -99,11 +101,11 @@ class BoundaryTokenizer:
             if content is None:
                 continue
             start = boundary.chars - len(content)
-            encoding = self._backend.encode(text[start:], add_special_tokens=False)
+            encoding = self.backend.encode(text[start:], add_special_tokens=False)
             if text[start : boundary.chars] == content and encoding.ids and encoding.ids[0] == token:
                 return self._result(text, encoding, start, boundary, state)
         return self._result(
-            text, self._backend.encode(text, add_special_tokens=False), 0, None, xxhash.xxh3_128()
+            text, self.backend.encode(text, add_special_tokens=False), 0, None, xxhash.xxh3_128()
         )
 
     def _result(
@@ -156,14 +158,24 @@ def admissible_tokens(backend: Tokenizer) -> dict[int, str]:
     if getattr(model, "dropout", None):
         return {}
     contents = [t.content for t in added.values()]
+    # One text to search in, because Gemma 3 has 6415 added tokens.
+    beginnings = "\0".join(other[:-1] for other in contents)
+    whole_words = [t.content for t in added.values() if t.single_word]
     return {
         token: t.content
         for token, t in added.items()
         if t.content
         and not (t.lstrip or t.rstrip or t.single_word)
-        and not any(t.content in other[:-1] for other in contents if other != t.content)
+        and t.content not in beginnings
+        and not any(_begins_within(t.content, other) for other in whole_words)
         and (not t.normalized or (backend.normalizer is None and not _straddled(t.content, contents)))
     }
+
+
+def _begins_within(content: str, other: str) -> bool:
+    """Whether `content` could begin inside `other`. Of a `single_word` token that is found but does not stand
+    alone, the backend gives the text to the model, and with it the beginning of `content`."""
+    return any(other.endswith(content[:k]) for k in range(1, len(content) + 1))
 
 
 def _straddled(content: str, contents: Sequence[str]) -> bool:

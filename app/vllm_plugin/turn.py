@@ -25,8 +25,11 @@ from app.vllm_plugin.tokenization import BoundaryTokenizer, TokenIds, Tokenized
 
 RenderText = Callable[..., Awaitable[tuple[Any, Prompt]]]
 
-_encode = msgspec.json.Encoder(order="sorted", enc_hook=list).encode
-"""Canonical JSON. `enc_hook`: pydantic leaves lists of content parts as iterators."""
+_encode = msgspec.json.Encoder(enc_hook=list).encode
+"""JSON of a validated message, its keys in their order: a template may print them.
+
+`enc_hook`: pydantic leaves lists of content parts as iterators.
+"""
 _decode = msgspec.json.Decoder().decode
 
 
@@ -103,7 +106,7 @@ class Turn:
         rendered = time.perf_counter()
         self._render_ms = (rendered - started) * 1e3
         if "prompt_token_ids" in prompt:
-            if self.base is not None:
+            if self.base is not None and not self._found:
                 raise PrefixMiss("not_continuable", "this conversation has no rendered text to prove")
             ids = np.asarray(prompt["prompt_token_ids"], dtype=np.int32)
             self.reason = "not_continuable"

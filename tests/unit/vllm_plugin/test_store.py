@@ -186,3 +186,14 @@ def test_what_is_larger_than_the_budget_is_refused_and_evicts_nothing(size: int)
     store.put(small, 60)
     assert not store.put(make_node(2, size=size), 60)
     assert store.get(small.ref) is small
+
+
+def test_a_node_that_outlived_its_place_leaves_the_next_one_of_its_reference_alone() -> None:
+    store = PrefixStore(budget_bytes=10_000)
+    forgotten, again = make_node(1, size=100), make_node(1, size=3000)
+    store.put(forgotten, 60)
+    with store.pinned(forgotten):
+        store.clear()
+        store.put(again, 60)
+    assert store.put(make_node(2, size=7000), 60)
+    assert (len(store), store.bytes_used) == (1, make_node(2, size=7000).size)
