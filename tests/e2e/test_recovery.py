@@ -67,6 +67,7 @@ class Service:
                     return process
             except httpx.HTTPError:
                 time.sleep(0.1)
+        process.kill()
         raise AssertionError("the service did not get ready")
 
     def kill_and_restart(self) -> None:
