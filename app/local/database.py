@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
 from app.errors import SetupError, StoreUnavailable
+from app.local.keeper import Keeper
 from app.local.postgres import EmbeddedPostgres
 from app.settings import Settings
 from app.store.database import Database
@@ -14,14 +15,19 @@ T = TypeVar("T")
 
 
 @contextmanager
-def database_url(settings: Settings) -> Iterator[str]:
-    """Yield the URL; the embedded server is started, or joined where it runs, and left again."""
+def database_url(settings: Settings, *, say: Callable[[str], None] | None = None) -> Iterator[str]:
+    """Yield the URL; the embedded server is started, or joined where it runs, and left again.
+
+    With `say`, the embedded server is started again when it dies, and `say` is told.
+    """
     if settings.database_url:
         yield settings.database_url
         return
     embedded = EmbeddedPostgres(settings.data_dir)
     try:
-        yield embedded.start()
+        url = embedded.start()
+        with Keeper(embedded, say) if say else nullcontext():
+            yield url
     finally:
         embedded.stop()
 

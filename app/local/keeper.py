@@ -1,4 +1,4 @@
-"""Keeps the local vLLM running: starts it again when it dies, but not for ever."""
+"""Keeps the local vLLM and the embedded Postgres running: starts again what dies, but not for ever."""
 
 import threading
 import time
@@ -16,15 +16,17 @@ POLL_S = 0.5
 class Restartable(Protocol):
     """What the keeper needs of a server."""
 
+    @property
+    def name(self) -> str: ...
+
     def alive(self) -> bool: ...
 
-    def start(self) -> None: ...
-
-    def wait_ready(self, *, give_up: threading.Event) -> float: ...
+    def restart(self, give_up: threading.Event) -> float:
+        """Start it again and wait for its answer, or until `give_up` is set; returns the seconds it took."""
 
 
 class Keeper:
-    """Watches `server` from a thread of its own; nobody else may use `server` before `stop` returned."""
+    """Watches `server` from a thread of its own, as a context; nobody else may use `server` inside it."""
 
     def __init__(
         self,
@@ -37,12 +39,12 @@ class Keeper:
         self._server, self._say, self._clock, self._poll_s = server, say, clock, poll_s
         self._restarts: deque[float] = deque()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="vllm-keeper", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="keeper", daemon=True)
 
-    def start(self) -> None:
+    def __enter__(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop watching; a restart under way is left where it is."""
         self._stop.set()
         self._thread.join()
@@ -58,18 +60,17 @@ class Keeper:
             self._restarts.popleft()
         if len(self._restarts) >= MAX_RESTARTS:
             self._say(
-                f"vLLM ended {MAX_RESTARTS + 1} times within {WINDOW_S / 60:.0f} minutes and stays down: "
-                "turns are refused, stored responses can be read. See why in its log, then start again."
+                f"{self._server.name} ended {MAX_RESTARTS + 1} times within {WINDOW_S / 60:.0f} minutes and "
+                "stays down: turns are refused. See why in its log, then start again."
             )
             return False
         self._restarts.append(now)
-        self._say(f"vLLM ended; starting it again ({len(self._restarts)} of {MAX_RESTARTS}) …")
+        self._say(f"{self._server.name} ended; starting it again ({len(self._restarts)} of {MAX_RESTARTS}) …")
         try:
-            self._server.start()
-            took = self._server.wait_ready(give_up=self._stop)
+            took = self._server.restart(self._stop)
         except SetupError as exc:
             self._say(exc.message)
             return True
         if not self._stop.is_set():
-            self._say(f"vLLM answers again after {took:.0f} s.")
+            self._say(f"{self._server.name} answers again after {took:.0f} s.")
         return True

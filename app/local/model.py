@@ -10,15 +10,18 @@ from app.errors import SetupError
 from app.local.guard import Guarded
 
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
+DEFAULT_VLLM_ARGS = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
+"""Without them vLLM refuses requests with tools. For other models VLLM_ARGS names the parser."""
 POLL_S = 0.2
 LAST_LINES = 8
 
 
 class Model(NamedTuple):
-    """What vLLM loads, a directory or a hub name, and the name that clients use for it."""
+    """What vLLM loads, a directory or a hub name; the name that clients use for it; what it needs besides."""
 
     source: str
     served_name: str
+    vllm_args: tuple[str, ...] = ()
 
 
 def resolve_model(model: str | None, data_dir: Path, status: Callable[[str], None]) -> Model:
@@ -27,7 +30,7 @@ def resolve_model(model: str | None, data_dir: Path, status: Callable[[str], Non
     Raises SetupError where MODEL is a path without a model, or where the default cannot be had.
     """
     if model is None:
-        return Model(str(default_model(data_dir, status)), DEFAULT_MODEL)
+        return Model(str(default_model(data_dir, status)), DEFAULT_MODEL, DEFAULT_VLLM_ARGS)
     path = Path(model).expanduser()
     if path.exists():
         if path.is_dir() and not (path / "config.json").exists():

@@ -45,6 +45,8 @@ REMAINS_OF_ANOTHER = ("lock file", "shared memory block")
 class EmbeddedPostgres:
     """The server of one data directory. Blocking; start it before the event loop or in a thread."""
 
+    name = "Postgres"
+
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir.absolute()
         self._home = self._data_dir / "postgres"
@@ -65,6 +67,17 @@ class EmbeddedPostgres:
         except OSError as exc:
             raise self._error(f"Postgres cannot use {self._home}: {exc}") from exc
         return f"postgresql+asyncpg://postgres@/postgres?host={quote(str(self._socket_dir))}&port=5432"
+
+    def alive(self) -> bool:
+        """Whether the server runs, ready or not."""
+        return self._guarded.alive()
+
+    def restart(self, give_up: threading.Event) -> float:
+        """`start` once more after the server died; returns the seconds it took. It is never long."""
+        del give_up
+        began = time.monotonic()
+        self.start()
+        return time.monotonic() - began
 
     def stop(self) -> None:
         """Leave the server; where nobody else uses it, return once it has ended. Idempotent."""

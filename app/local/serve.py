@@ -95,11 +95,11 @@ def _start_vllm(settings: Settings, stack: ExitStack, stages: Stages) -> tuple[L
         model = resolve_model(settings.model or None, settings.data_dir, stage.status)
         stage.done(model.source)
     try:
-        extra_args = shlex.split(settings.vllm_args)
+        extra_args = [*model.vllm_args, *shlex.split(settings.vllm_args)]
     except ValueError as exc:
         raise SetupError(f"VLLM_ARGS: {exc}", hint="Quote its parts as in a shell.") from exc
     log_dir = settings.data_dir / "logs"
-    vllm = LocalVllm(*model, log_dir=log_dir, secret=secret, extra_args=extra_args)
+    vllm = LocalVllm(model.source, model.served_name, log_dir=log_dir, secret=secret, extra_args=extra_args)
     stack.callback(vllm.stop)
     with stages.stage("vLLM process") as stage:
         vllm.start()
@@ -109,7 +109,7 @@ def _start_vllm(settings: Settings, stack: ExitStack, stages: Stages) -> tuple[L
 
 def _prepare_database(settings: Settings, stack: ExitStack, stages: Stages) -> str:
     with stages.stage("Postgres") as stage:
-        url = stack.enter_context(database_url(settings))
+        url = stack.enter_context(database_url(settings, say=_say))
         stage.done("DATABASE_URL" if settings.database_url else f"embedded, in {settings.data_dir}")
     with stages.stage("Migrations") as stage:
         on_database(url, migrate.upgrade)
@@ -121,9 +121,11 @@ def _await_vllm(vllm: LocalVllm, stack: ExitStack, stages: Stages) -> None:
     with stages.stage("vLLM") as stage:
         took = vllm.wait_ready(stage.status)
         stage.done(f"answers, {took:.0f} s after its start")
-    keeper = Keeper(vllm, lambda text: print(text, flush=True))
-    stack.callback(keeper.stop)
-    keeper.start()
+    stack.enter_context(Keeper(vllm, _say))
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
 
 
 def _first_model(url: str) -> str:

@@ -32,6 +32,8 @@ ORPHAN_PATIENCE_S = STOP_GRACE_S + 10.0
 class LocalVllm:
     """One vLLM server on this machine. `url` is the same after every `start`."""
 
+    name = "vLLM"
+
     def __init__(
         self,
         model: str,
@@ -91,6 +93,11 @@ class LocalVllm:
             if give_up.wait(POLL_S):
                 break
         return time.monotonic() - self._began
+
+    def restart(self, give_up: threading.Event) -> float:
+        """As `start` and `wait_ready`."""
+        self.start()
+        return self.wait_ready(give_up=give_up)
 
     def is_healthy(self) -> bool:
         """Whether the server answers on /health."""

@@ -9,7 +9,7 @@ import pytest
 from openai import OpenAI
 
 from app.conversation.records import DEFAULT_TENANT, Checkpoint, ResponseId
-from app.local.model import DEFAULT_MODEL, default_model
+from app.local.model import DEFAULT_MODEL, DEFAULT_VLLM_ARGS, default_model
 from app.local.vllm import LocalVllm
 from app.main import create_app
 from app.store.database import Database
@@ -48,7 +48,7 @@ def start_vllm(
 @pytest.fixture(scope="session")
 def vllm(start_vllm: Callable[..., LocalVllm]) -> LocalVllm:
     """vLLM with the plugin, serving the default model."""
-    return start_vllm("vllm", ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"])
+    return start_vllm("vllm", DEFAULT_VLLM_ARGS)
 
 
 @pytest.fixture(scope="session")

@@ -329,3 +329,17 @@ def test_as_root_unreachable_binaries_are_copied_once(
     server.stop()
     assert query(server.start(), "SELECT 1") == 1
     assert copy.stat().st_mtime_ns == made
+
+
+def test_a_server_that_was_killed_is_started_again_at_the_same_address(
+    data_dir: Path, server: EmbeddedPostgres
+) -> None:
+    url = server.start()
+    query(url, "CREATE TABLE kept (n int)")
+    os.kill(postmaster(data_dir), signal.SIGKILL)
+    until = time.monotonic() + 20
+    while server.alive() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not server.alive()
+    server.restart(threading.Event())
+    assert query(url, "SELECT count(*) FROM kept") == 0

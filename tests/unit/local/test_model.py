@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import SetupError
-from app.local.model import DEFAULT_MODEL, Model, last_status, resolve_model
+from app.local.model import DEFAULT_MODEL, DEFAULT_VLLM_ARGS, Model, last_status, resolve_model
 
 
 def ignore(_: str) -> None:
@@ -51,7 +51,7 @@ def test_a_directory_without_a_model_is_refused(tmp_path: Path) -> None:
 def test_the_default_model_is_found_where_it_was_made(tmp_path: Path) -> None:
     made = tmp_path / "models" / DEFAULT_MODEL
     made.mkdir(parents=True)
-    assert resolve_model(None, tmp_path, ignore) == Model(str(made), DEFAULT_MODEL)
+    assert resolve_model(None, tmp_path, ignore) == Model(str(made), DEFAULT_MODEL, DEFAULT_VLLM_ARGS)
 
 
 def test_the_status_is_what_was_said_last(tmp_path: Path) -> None:
