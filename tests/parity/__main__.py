@@ -1,0 +1,63 @@
+# ruff: noqa: T201 (a command)
+"""`python -m tests.parity [family ...] [--turns 20000] [--seed 0]`: the big number, and a table of it."""
+
+import argparse
+import time
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
+from tests.parity.conversations import Conversation, conversations
+from tests.parity.families import FAMILIES
+from tests.parity.offline import Offline
+from tests.parity.play import Difference, Tally, play
+
+EXAMPLES_PER_ROUND = 100
+COLUMNS = ("turns", "hit", "rewind", "full", "reseed", "refused", "prefix_miss", "prefix_expired")
+
+
+def run(name: str, turns: int, first_seed: int) -> tuple[Tally, int]:
+    """Plays until so many turns were compared; a difference is printed, shrunk, and counted."""
+    worker, tally, differences = Offline(FAMILIES[name]), Tally(), 0
+    started, number = time.monotonic(), first_seed
+    while tally.counts["turns"] < turns:
+
+        @seed(number)
+        @settings(
+            max_examples=EXAMPLES_PER_ROUND,
+            database=None,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.generate, Phase.shrink],
+        )
+        @given(conversations(FAMILIES[name]))
+        def one_round(conversation: Conversation) -> None:
+            play(worker, tally, conversation)
+
+        try:
+            one_round()
+        except* Difference as found:
+            differences += len(found.exceptions)
+            print(f"{name}: DIFFERENCE in the round of seed {number}: {found.exceptions}", flush=True)
+        number += 1
+        print(f"{name}: {tally.counts['turns']} turns, {differences} differences, "
+              f"{time.monotonic() - started:.0f} s", flush=True)  # fmt: skip
+    worker.close()
+    return tally, differences
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.parity", description=__doc__)
+    parser.add_argument("family", nargs="*", choices=[*FAMILIES, []], help="default: all")
+    parser.add_argument("--turns", type=int, default=20_000, help="per family")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    results = {name: run(name, arguments.turns, arguments.seed) for name in arguments.family or FAMILIES}
+    print(f"\n{'family':<12}" + "".join(f"{column:>16}" for column in (*COLUMNS, "reused", "differences")))
+    for name, (tally, differences) in results.items():
+        counts = "".join(f"{tally.counts[column]:>16}" for column in COLUMNS)
+        print(f"{name:<12}{counts}{tally.reused / max(1, tally.tokens):>16.1%}{differences:>16}")
+    raise SystemExit(1 if any(differences for _, differences in results.values()) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""Plays a conversation on the plugin and holds every turn against vLLM's own full render."""
+
+import copy
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from app.prefix.hashing import Ref, ids_hash
+from app.prefix.wire import Commit, PrefixChatRequest, Receipt, Reference, Reseed
+from app.vllm_plugin.turn import PrefixMiss
+from tests.parity.conversations import Conversation, Message, Step
+from tests.parity.offline import CACHED_TOKENS, MODEL, Offline, Prompt, Refused
+
+NAMESPACE = "tenant"
+CLAIMS_PER_TURN = 3
+
+
+class Difference(AssertionError):
+    """The plugin did something else than vLLM, or its receipt does not fit what it did."""
+
+
+@dataclass(slots=True)
+class Known:
+    """A turn that was played: what a client remembers of it."""
+
+    messages: tuple[Message, ...] = ()
+    parent: "Known | None" = None
+    added: tuple[Message, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+    reference: Reference | None = None
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was played, over many conversations."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    """Turns by path; `turns` in all; `refused` by vLLM itself; misses by code."""
+    tokens: int = 0
+    reused: int = 0
+
+    def record(self, receipt: Receipt) -> None:
+        self.counts["turns"] += 1
+        self.counts[receipt.path] += 1
+        self.tokens += receipt.tokens
+        self.reused += receipt.reused_tokens
+
+
+class Player:
+    """Plays on one worker, from an empty store."""
+
+    def __init__(self, worker: Offline, tally: Tally, budget_bytes: int) -> None:
+        self._worker = worker
+        self._tally = tally
+        self._store = worker.empty_store(budget_bytes)
+        self._known = [Known()]
+
+    async def play(self, step: Step) -> None:
+        base = self._known[-1 - step.at % len(self._known)]
+        added = copy.deepcopy(step.added)
+        options = base.options if step.options is None else step.options
+        by_reference = step.act in ("continue", "again", "forget")
+        if step.act == "again" and base.parent is not None:
+            base, added = base.parent, base.added
+        elif step.act == "edit" and base.messages:
+            edited = list(base.messages)
+            edited[step.at % len(edited)] = added[0]
+            base = Known(tuple(edited), options=base.options)
+        elif step.act == "forget" and base.reference is not None:
+            self._worker.service.drop(base.reference.ref)
+        if step.orderly and self._worker.family.alternating:
+            added = _alternating(base.messages, added)
+        turn = Known((*base.messages, *added), base, added, options)
+        if await self._turn(turn, by_reference, step.ttl_s):
+            self._known.append(turn)
+
+    async def _turn(self, turn: Known, by_reference: bool, ttl_s: int) -> bool:
+        """Whether vLLM takes such a conversation."""
+        base = turn.parent
+        reference = base.reference if base and by_reference else None
+        request = PrefixChatRequest(
+            protocol=1,
+            namespace=NAMESPACE,
+            chat={"model": MODEL, "max_tokens": 1, "tool_choice": "none", **turn.options},
+            messages=list(turn.added if reference else turn.messages),
+            prefix=reference,
+            commit=Commit(ttl_s),
+        )
+        if not request.chat.get("tools"):
+            del request.chat["tool_choice"]
+        expected_miss = self._expected_miss(reference)
+        try:
+            outcome = await self._worker.turn(request)
+            _same("miss", None, expected_miss)
+        except PrefixMiss as miss:
+            _same("miss", miss.code, expected_miss)
+            self._tally.counts[miss.code] += 1
+            reference = None
+            request = PrefixChatRequest(
+                protocol=1,
+                namespace=NAMESPACE,
+                chat=request.chat,
+                messages=list(turn.messages),
+                reseed=Reseed(miss.code),
+                commit=Commit(ttl_s),
+            )
+            outcome = await self._worker.turn(request)
+        stock = await self._worker.stock(
+            copy.deepcopy(request.chat), copy.deepcopy(list(turn.messages)), NAMESPACE
+        )
+        if isinstance(outcome, Refused) or isinstance(stock, Refused):
+            _same("refusal", outcome, stock)
+            self._tally.counts["refused"] += 1
+            return False
+        prompt, receipt = outcome
+        _same("text", prompt.text, stock.text)
+        _same("ids", prompt.ids, stock.ids)
+        _same("rest of the prompt", prompt.rest, stock.rest)
+        self._check_receipt(receipt, prompt, request)
+        self._tally.record(receipt)
+        turn.reference = self._kept(receipt, prompt)
+        return True
+
+    def _expected_miss(self, reference: Reference | None) -> str | None:
+        if reference is None:
+            return None
+        node = self._store.get(Ref(bytes.fromhex(reference.ref)))
+        if node is None:
+            return "prefix_miss"
+        if self._store.expired(node):
+            return "prefix_expired"
+        return None if node.fingerprint == reference.fingerprint else "fingerprint_mismatch"
+
+    def _check_receipt(self, receipt: Receipt, prompt: Prompt, request: PrefixChatRequest) -> None:
+        _same("tokens", receipt.tokens, len(prompt.ids))
+        _same("hash", receipt.hash, ids_hash(np.array(prompt.ids, "<i4").tobytes()))
+        _same("sum of tokens", receipt.reused_tokens + receipt.tokenized_tokens, receipt.tokens)
+        _same("cached tokens", receipt.cached_tokens, CACHED_TOKENS)
+        continued = {"hit", "rewind"}
+        expected = {"reseed"} if request.reseed else continued if request.prefix else continued | {"full"}
+        if receipt.path not in expected or (receipt.path == "full" and receipt.reused_tokens):
+            raise Difference(f"path {receipt.path} with {receipt.reused_tokens} reused, not {expected}")
+
+    def _kept(self, receipt: Receipt, prompt: Prompt) -> Reference | None:
+        """The reference that the receipt gives, after its claims are checked."""
+        if receipt.ref is None:
+            return None
+        node = self._store.get(Ref(bytes.fromhex(receipt.ref)))
+        if node is None:
+            raise Difference("the receipt names a reference that is not resident")
+        _same("resident ids", tuple(node.all_ids().tolist()), prompt.ids)
+        _same("pins", node.pins, 0)
+        boundaries = node.all_boundaries()
+        _same("order", boundaries, sorted(set(boundaries)))
+        for boundary in [*boundaries[-1:], *boundaries[:: max(1, len(boundaries) // CLAIMS_PER_TURN)]]:
+            text = prompt.text[: boundary.chars]
+            _same("text of a boundary", boundary.text_hash, xxhash.xxh3_128_hexdigest(text.encode()))
+            _same(
+                f"ids up to {boundary}",
+                tuple(self._worker.encode(text)),
+                prompt.ids[: boundary.tokens],
+            )
+        return Reference(receipt.ref, receipt.hash, receipt.tokens, receipt.fingerprint)
+
+
+def play(worker: Offline, tally: Tally, conversation: Conversation) -> None:
+    """Raises Difference."""
+
+    async def every_step() -> None:
+        player = Player(worker, tally, conversation.budget_bytes)
+        for step in conversation.steps:
+            await player.play(step)
+
+    worker.runner.run(every_step())
+
+
+def _same(what: str, got: object, expected: object) -> None:
+    if got != expected:
+        raise Difference(f"{what}: the plugin has {got!r}, vLLM {expected!r}")
+
+
+def _alternating(before: tuple[Message, ...], added: tuple[Message, ...]) -> tuple[Message, ...]:
+    """`added` with the roles that a template wants that takes user and assistant in turn only."""
+    turns = sum(message["role"] != "system" for message in before)
+    changed = []
+    for message in added:
+        if message["role"] == "system" and not before and not changed:
+            changed.append(message)
+            continue
+        role = ("user", "assistant")[turns % 2]
+        changed.append({"role": role, "content": message["content"] or ""})
+        turns += 1
+    return tuple(changed)

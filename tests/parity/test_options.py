@@ -1,0 +1,97 @@
+"""Options of a chat request that reach the prompt: with a resident history and without, as in vLLM."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from app.prefix.wire import Commit, PrefixChatRequest, Receipt, Reference
+from tests.parity.offline import MODEL, Offline, Prompt, Refused
+
+HISTORY = [
+    {"role": "user", "content": "hello there " * 20},
+    {"role": "assistant", "content": "ok"},
+    {"role": "user", "content": "bye"},
+]
+NOT_CARRIED = pytest.mark.xfail(strict=True, reason="the plugin does not make token offsets")
+
+
+def ask(
+    worker: Offline, messages: list[dict[str, Any]], options: dict[str, Any], after: Receipt | None = None
+) -> tuple[Prompt, Receipt] | Refused:
+    reference = Reference(after.ref or "", after.hash, after.tokens, after.fingerprint) if after else None
+    request = PrefixChatRequest(
+        protocol=1,
+        namespace="t",
+        chat={"model": MODEL, "max_tokens": 1, **options},
+        messages=messages,
+        prefix=reference,
+        commit=Commit(60),
+    )
+    return worker.runner.run(worker.turn(request))
+
+
+def stock(worker: Offline, messages: list[dict[str, Any]], options: dict[str, Any]) -> Prompt | Refused:
+    return worker.runner.run(worker.stock({"model": MODEL, "max_tokens": 1, **options}, messages, "t"))
+
+
+@pytest.mark.parametrize("by_reference", [True, False])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"truncate_prompt_tokens": 20},
+        {"truncate_prompt_tokens": 20, "truncation_side": "left"},
+        {"truncate_prompt_tokens": 20, "truncation_side": "right"},
+        {"echo": True, "add_generation_prompt": False},
+        {"prompt_logprobs": 1},
+        {"documents": [{"title": "a", "text": "b"}]},
+        {"reasoning_effort": "low"},
+        {"chat_template": "{{ messages[0].content }}"},
+        {"mm_processor_kwargs": {"a": 1}},
+        {"n": 2},
+        pytest.param({"return_token_offsets": True}, marks=NOT_CARRIED),
+    ],
+    ids=str,
+)
+def test_the_prompt_is_vllms_and_so_is_the_next_one(
+    options: dict[str, Any], by_reference: bool, load: Callable[[str], Offline]
+) -> None:
+    worker = load("qwen3")
+    worker.empty_store()
+    first = ask(worker, HISTORY[:1], {})
+    assert isinstance(first, tuple)
+    second = ask(worker, HISTORY[1:], options, first[1]) if by_reference else ask(worker, HISTORY, options)
+    expected = stock(worker, HISTORY, options)
+    if isinstance(second, Refused):
+        assert second == expected
+        return
+    prompt, receipt = second
+    assert prompt == expected
+    more = {"role": "user", "content": "more"}
+    third = ask(worker, [more], {}, receipt)
+    assert isinstance(third, tuple)
+    assert third[0] == stock(worker, [*HISTORY, more], {})
+
+
+def test_what_has_no_text_to_prove_needs_no_reference(load: Callable[[str], Offline]) -> None:
+    """A whole history whose beginning is resident is no miss, only because it was found."""
+    worker = load("qwen3")
+    worker.empty_store()
+    ask(worker, HISTORY[:1], {"add_special_tokens": False})
+    special = {"add_special_tokens": True}
+    whole = ask(worker, HISTORY, special)
+    assert isinstance(whole, tuple)
+    prompt, receipt = whole
+    assert prompt == stock(worker, HISTORY, special)
+    assert (receipt.path, receipt.reason, receipt.ref) == ("full", "not_continuable", None)
+
+
+def test_the_order_of_keys_is_the_clients(load: Callable[[str], Offline]) -> None:
+    """Mistral's and Granite's templates print calls as JSON: another order is another prompt."""
+    worker = load("hostile_qwen3")
+    worker.empty_store()
+    call = {"type": "function", "id": "1", "function": {"name": "f", "arguments": '{"z": 1, "a": 2}'}}
+    messages = [HISTORY[0], {"role": "assistant", "content": None, "tool_calls": [call]}]
+    outcome = ask(worker, messages, {})
+    assert isinstance(outcome, tuple)
+    assert outcome[0] == stock(worker, messages, {})
