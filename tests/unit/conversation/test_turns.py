@@ -15,6 +15,7 @@ from app.conversation.records import DEFAULT_TENANT, Checkpoint, ResponseId, Ten
 from app.conversation.turns import Turns
 from app.errors import EngineError, PreviousResponseNotFound, StoreUnavailable
 from app.store.memory import MemoryResponseStore
+from tests.unit.conversation.test_events import REQUEST
 
 CHECKPOINT = Checkpoint(
     "ab" * 16, "cd" * 16, 9, "ef" * 16, (), "http://w", datetime.now(UTC) + timedelta(hours=1)
@@ -79,22 +80,9 @@ class ScriptedWorker:
 
 
 def request(previous: str | None = None, **changes: Any) -> TurnRequest:
-    made = TurnRequest(
-        model=None,
-        input=({"type": "message", "role": "user", "content": [{"type": "input_text", "text": "q"}]},),
-        instructions=None,
-        previous_response_id=ResponseId(previous) if previous else None,
-        store=True,
-        caching=Caching(enabled=True, ttl_s=60),
-        tools=(),
-        tool_choice="auto",
-        parallel_tool_calls=True,
-        temperature=None,
-        top_p=None,
-        max_output_tokens=None,
-        echo={},
-    )
-    return replace(made, **changes)
+    asked = ({"type": "message", "role": "user", "content": [{"type": "input_text", "text": "q"}]},)
+    previous_id = ResponseId(previous) if previous else None
+    return replace(REQUEST, **{"input": asked, "previous_response_id": previous_id, **changes})
 
 
 class Chat:
