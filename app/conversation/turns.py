@@ -87,7 +87,10 @@ class Turns:
         try:
             return await ladder.answer(Whole(history, request.input, keep_s, reason, lost))
         except NoPlugin as missing:
-            return await ladder.answer(Whole(history, request.input, None, missing.reason))
+            reason = missing.reason
+        except PrefixMissed as miss:
+            reason = miss.code
+        return await ladder.answer(Whole(history, request.input, None, reason))
 
 
 @dataclass(frozen=True, slots=True)

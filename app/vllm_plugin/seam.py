@@ -78,9 +78,9 @@ def continuing_chat(serving: Any, render_ids: RenderIds, observed: Observed) -> 
         async def render_text(all_messages: list[Any], params: Any) -> tuple[Any, Prompt]:
             conversation, prompt = await stock.render_messages_async(all_messages, params)
             text_only = "prompt" in prompt and "multi_modal_data" not in prompt
-            if text_only and not tok_params.add_special_tokens:
+            if text_only and not (tok_params.add_special_tokens or tok_params.return_token_offsets):
                 return conversation, tok_params.apply_pre_tokenization(stock.tokenizer, prompt)
-            # No text, or a text whose ids depend on more than itself: vLLM's own tokenization.
+            # No text, or more is wanted than the ids of the text alone: vLLM's own tokenization.
             (tokenized,) = await stock.tokenize_prompts_async([prompt], tok_params)
             return conversation, tokenized
 

@@ -160,6 +160,7 @@ def admissible_tokens(backend: Tokenizer) -> dict[int, str]:
     contents = [t.content for t in added.values()]
     # One text to search in, because Gemma 3 has 6415 added tokens.
     beginnings = "\0".join(other[:-1] for other in contents)
+    normalizes = backend.normalizer is not None and backend.normalizer.__getstate__() != _NO_STEPS
     whole_words = [t.content for t in added.values() if t.single_word]
     return {
         token: t.content
@@ -168,8 +169,12 @@ def admissible_tokens(backend: Tokenizer) -> dict[int, str]:
         and not (t.lstrip or t.rstrip or t.single_word)
         and t.content not in beginnings
         and not any(_begins_within(t.content, other) for other in whole_words)
-        and (not t.normalized or (backend.normalizer is None and not _straddled(t.content, contents)))
+        and (not t.normalized or (not normalizes and not _straddled(t.content, contents)))
     }
+
+
+_NO_STEPS = b'{"type":"Sequence","normalizers":[]}'
+"""DeepSeek-V3's normalizer, which does nothing."""
 
 
 def _begins_within(content: str, other: str) -> bool:

@@ -33,6 +33,10 @@ _encode = msgspec.json.Encoder(enc_hook=list).encode
 _decode = msgspec.json.Decoder().decode
 
 
+_FINGERPRINTS = 1024
+"""How many generation prompts are remembered: one per set of tools and template arguments."""
+
+
 class PrefixMiss(Exception):
     """The reference cannot be used; raised before anything is sampled. `code` is one of wire.MISS_CODES."""
 
@@ -181,6 +185,8 @@ class Turn:
         known = self._generation_prompts.get(self._fingerprint)
         if known is None:
             known = await generation_prompt(params, render)
+            if len(self._generation_prompts) >= _FINGERPRINTS:
+                self._generation_prompts.clear()
             self._generation_prompts[self._fingerprint] = known
         return known
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from app.prefix.wire import Commit, PrefixChatRequest, Receipt, Reference
+from app.vllm_plugin.turn import PrefixMiss
 from tests.parity.offline import MODEL, Offline, Prompt, Refused
 
 HISTORY = [
@@ -13,7 +14,6 @@ HISTORY = [
     {"role": "assistant", "content": "ok"},
     {"role": "user", "content": "bye"},
 ]
-NOT_CARRIED = pytest.mark.xfail(strict=True, reason="the plugin does not make token offsets")
 
 
 def ask(
@@ -49,7 +49,6 @@ def stock(worker: Offline, messages: list[dict[str, Any]], options: dict[str, An
         {"chat_template": "{{ messages[0].content }}"},
         {"mm_processor_kwargs": {"a": 1}},
         {"n": 2},
-        pytest.param({"return_token_offsets": True}, marks=NOT_CARRIED),
     ],
     ids=str,
 )
@@ -73,12 +72,18 @@ def test_the_prompt_is_vllms_and_so_is_the_next_one(
     assert third[0] == stock(worker, [*HISTORY, more], {})
 
 
-def test_what_has_no_text_to_prove_needs_no_reference(load: Callable[[str], Offline]) -> None:
-    """A whole history whose beginning is resident is no miss, only because it was found."""
+@pytest.mark.parametrize("special", [{"add_special_tokens": True}, {"return_token_offsets": True}], ids=str)
+def test_what_has_no_text_to_prove_needs_no_reference(
+    special: dict[str, Any], load: Callable[[str], Offline]
+) -> None:
+    """A whole history whose beginning is resident is no miss, only because it was found; a reference is."""
     worker = load("qwen3")
     worker.empty_store()
-    ask(worker, HISTORY[:1], {"add_special_tokens": False})
-    special = {"add_special_tokens": True}
+    first = ask(worker, HISTORY[:1], {})
+    assert isinstance(first, tuple)
+    with pytest.raises(PrefixMiss) as caught:
+        ask(worker, HISTORY[1:], special, first[1])
+    assert caught.value.code == "not_continuable"
     whole = ask(worker, HISTORY, special)
     assert isinstance(whole, tuple)
     prompt, receipt = whole

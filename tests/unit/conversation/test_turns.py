@@ -133,10 +133,14 @@ async def test_a_typed_miss_becomes_a_reseed_that_the_client_does_not_see(chat: 
     assert caching(await chat.response(request(events[-1]["response"]["id"]))) == ("hit", None)
 
 
-async def test_the_ladder_ends_on_vllms_own_route(chat: Chat) -> None:
+@pytest.mark.parametrize(
+    ("last", "reason"),
+    [(NoPlugin("no_plugin"), "no_plugin"), (PrefixMissed("not_continuable"), "not_continuable")],
+)
+async def test_the_ladder_ends_on_vllms_own_route(chat: Chat, last: Exception, reason: str) -> None:
     first = await chat.response(request())
-    chat.worker.misses = [PrefixMissed("prefix_miss"), NoPlugin("no_plugin")]
-    assert caching(await chat.response(request(first["id"]))) == ("full", "no_plugin")
+    chat.worker.misses = [PrefixMissed("prefix_miss"), last]
+    assert caching(await chat.response(request(first["id"]))) == ("full", reason)
     assert [type(p).__name__ for p in chat.worker.prompts[-3:]] == ["Margin", "Whole", "Whole"]
     assert chat.worker.prompts[-1].keep_s is None
 

@@ -71,6 +71,8 @@ def test_normalized_tokens_only_without_normalizer_and_without_a_straddling_toke
     normal = AddedToken("<a>", normalized=True)
     assert admissible(normal) == {"<a>"}
     assert admissible(normal, normalizer=normalizers.Lowercase()) == set()
+    assert admissible(normal, normalizer=normalizers.Sequence([])) == {"<a>"}
+    assert admissible(normal, normalizer=normalizers.Sequence([normalizers.Lowercase()])) == set()
     assert admissible(normal, AddedToken(">b", normalized=True)) == {">b"}
 
 
