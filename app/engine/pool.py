@@ -17,10 +17,10 @@ class WorkerPool:
     """Workers at fixed URLs. Use as an async context: inside it, a task watches them."""
 
     def __init__(self, urls: Sequence[str], secret: str | None) -> None:
-        # No limit on connections: vLLM's own queue is the place where turns wait.
-        self._http = httpx.AsyncClient(
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64)
-        )
+        # No limit on connections: vLLM's own queue is the place where turns wait. Workers are on the private
+        # network: a proxy that the environment names is not on the way to them.
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+        self._http = httpx.AsyncClient(limits=limits, trust_env=False)
         self.workers = [VllmWorker(url.rstrip("/"), secret, self._http) for url in urls]
         self._watch: asyncio.Task[None] | None = None
 
