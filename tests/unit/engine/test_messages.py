@@ -57,6 +57,17 @@ def test_a_new_step_begins_where_the_order_says_so() -> None:
     ]
 
 
+def test_what_somebody_else_says_ends_a_step() -> None:
+    rendered = messages.margin([], [call("1"), result("1"), call("2"), user("wait"), call("3")])
+    assert [(m["role"], len(m.get("tool_calls", ()))) for m in rendered] == [
+        ("assistant", 1),
+        ("tool", 0),
+        ("assistant", 1),
+        ("user", 0),
+        ("assistant", 1),
+    ]
+
+
 def test_instructions_come_first_and_several_parts_stay_apart() -> None:
     two = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": t} for t in "ab"]}
     assert messages.whole("be kind", [], [two]) == [
