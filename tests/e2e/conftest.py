@@ -14,7 +14,7 @@ from app.local.vllm import LocalVllm
 from app.main import create_app
 from app.store.database import Database
 from app.store.responses import PostgresResponseStore
-from tests.e2e.stack import SECRET, Recorder, serving
+from tests.e2e.stack import SECRET, Recorder, sdk, serving
 
 
 @pytest.fixture(scope="session")
@@ -73,8 +73,9 @@ def service_url(recorder: Recorder, database: Database) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def client(service_url: str) -> OpenAI:
-    return OpenAI(base_url=f"{service_url}/v1", api_key="unused", max_retries=0, timeout=120)
+def client(service_url: str) -> Iterator[OpenAI]:
+    with sdk(service_url) as client:
+        yield client
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def client_for(database: Database) -> Iterator[Callable[[str], OpenAI]]:
         def start(vllm_url: str) -> OpenAI:
             app = create_app(database_url=url, worker_urls=[vllm_url], secret=SECRET, prefix_ttl_seconds=3600)
             service = stack.enter_context(serving(app))
-            return OpenAI(base_url=f"{service}/v1", api_key="unused", max_retries=0, timeout=120)
+            return stack.enter_context(sdk(service))
 
         yield start
 

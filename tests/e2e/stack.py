@@ -96,6 +96,11 @@ def _headers(answer: httpx.Response) -> dict[str, str]:
     return {k: v for k, v in answer.headers.items() if k not in hop_by_hop}
 
 
+def sdk(service_url: str) -> OpenAI:
+    """The OpenAI SDK's client; a context that closes its connections."""
+    return OpenAI(base_url=f"{service_url}/v1", api_key="unused", max_retries=0, timeout=120)
+
+
 def rendered_ids(vllm_url: str, messages: list[dict[str, Any]], **fields: Any) -> list[int]:
     """The oracle: token ids of a full render by vLLM's own renderer."""
     answer = httpx.post(f"{vllm_url}/tokenize", json={"messages": messages, **fields}, timeout=60)

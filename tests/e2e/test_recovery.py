@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from app.local.vllm import LocalVllm
 from app.store.database import Database
-from tests.e2e.stack import SECRET, ask, free_port, path
+from tests.e2e.stack import SECRET, ask, free_port, path, sdk
 
 
 def test_a_conversation_goes_on_after_vllm_was_killed(
@@ -52,11 +52,7 @@ class Service:
             "PORT": str(self.port),
         }
         self.process = self._start()
-
-    @property
-    def client(self) -> OpenAI:
-        url = f"http://127.0.0.1:{self.port}/v1"
-        return OpenAI(base_url=url, api_key="unused", max_retries=0, timeout=120)
+        self.client = sdk(f"http://127.0.0.1:{self.port}")
 
     def _start(self) -> subprocess.Popen[bytes]:
         process = subprocess.Popen([sys.executable, "-m", "app.cli", "serve"], env=self._env)
@@ -79,7 +75,8 @@ class Service:
 @pytest.fixture
 def service(database: Database, vllm: LocalVllm) -> Iterator[Service]:
     service = Service(database.engine.url.render_as_string(hide_password=False), vllm.url)
-    yield service
+    with service.client:
+        yield service
     service.process.terminate()
     service.process.wait(30)
 
@@ -95,6 +92,7 @@ async def test_a_service_killed_in_mid_stream_leaves_no_half_turn(
     for _ in range(5):
         next(iter(stream))
     service.kill_and_restart()
+    stream.close()
 
     async with database.reading() as connection:
         lone_checkpoints = await connection.execute(
