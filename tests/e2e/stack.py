@@ -120,6 +120,14 @@ def running_requests(vllm_url: str) -> float:
     return sum(map(float, values))
 
 
+def wait_until_idle(vllm_url: str, patience_s: float = 20.0) -> None:
+    """Until vLLM works on no request; fails where it goes on."""
+    deadline = time.monotonic() + patience_s
+    while running := running_requests(vllm_url):
+        assert time.monotonic() < deadline, f"vLLM still works on {running} requests"
+        time.sleep(0.1)
+
+
 def ask(client: OpenAI, question: Any, previous: str | None = None, **fields: Any) -> Response:
     """One greedy streamed turn; returns the final response."""
     fields = {"temperature": 0, "max_output_tokens": 24, **fields}

@@ -2,7 +2,6 @@
 
 import json
 import secrets
-import time
 from typing import Any
 
 import httpx
@@ -13,7 +12,7 @@ from openai.types.responses import Response
 from sqlalchemy import Engine, event
 
 from app.prefix.hashing import ids_hash
-from tests.e2e.stack import Recorder, ask, chat, path, rendered_ids, running_requests
+from tests.e2e.stack import Recorder, ask, chat, path, rendered_ids, running_requests, wait_until_idle
 
 FOLLOW_UPS = ["What is my name?", "Name three rivers.", "Say goodbye."]
 
@@ -158,13 +157,17 @@ def test_a_client_that_hangs_up_aborts_the_generation(client: OpenAI, vllm_url: 
         next(iter(stream))
     assert running_requests(vllm_url) >= 1
     stream.close()
-    deadline = time.monotonic() + 20
-    while running_requests(vllm_url) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert running_requests(vllm_url) == 0
+    wait_until_idle(vllm_url)
     with pytest.raises(NotFoundError):
         client.responses.retrieve(started.response.id)  # type: ignore[union-attr]
     assert path(ask(client, "Go on.", first.id)) == ("hit", None)
+
+
+def test_a_client_that_hangs_up_without_a_stream_aborts_too(service_url: str, vllm_url: str) -> None:
+    body = {"input": "Write a long story about a river.", "temperature": 0, "max_output_tokens": 4000}
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{service_url}/v1/responses", json=body, timeout=httpx.Timeout(30, read=1))
+    wait_until_idle(vllm_url)
 
 
 def test_a_client_without_state_is_a_hit_too(client: OpenAI, opening: str) -> None:
