@@ -37,11 +37,6 @@ def serving(app: Any) -> Iterator[str]:
         thread.join(20)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
-
-
 @dataclass
 class Recorder:
     """A proxy in front of a vLLM server that keeps what is sent to it."""

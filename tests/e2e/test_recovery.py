@@ -14,7 +14,8 @@ from sqlalchemy import text
 
 from app.local.vllm import LocalVllm
 from app.store.database import Database
-from tests.e2e.stack import SECRET, ask, free_port, path, sdk
+from tests.e2e.service import free_port
+from tests.e2e.stack import SECRET, ask, path, sdk
 
 
 def test_a_conversation_goes_on_after_vllm_was_killed(
