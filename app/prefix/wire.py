@@ -3,7 +3,7 @@
 Both processes import this file; a change that the other side would not understand raises PROTOCOL.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -14,6 +14,10 @@ REASON_HEADER = "x-marginalia-reason"
 """What a turn does with its prefix, told in the headers: the receipt comes only after the answer."""
 RECEIPT_EVENT = "prefix"
 """Name of the SSE event, and of the JSON field, that carries the receipt."""
+
+
+Policy = Literal["sampled", "canonical"]
+"""Ids of the model's own words: those that it sampled, where the text agrees, or those of their text."""
 
 
 class Boundary(NamedTuple):
@@ -39,15 +43,21 @@ class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Reseed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Marks a request that sends the history again because a reference was lost."""
+    """Marks a request that sends the history again because a reference was lost.
+
+    seeds: what earlier receipts of this conversation carried in `seed`, oldest first; gaps do no harm.
+    """
 
     reason: str
+    seeds: list[bytes] = []
 
 
 class Commit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Asks for the prompt to be kept under a reference for `ttl_s` seconds."""
+    """Asks for the prompt to be kept under a reference for `ttl_s` seconds; with `seed`, for its receipt to
+    carry the turn's own token ids, so that another process can be given them."""
 
     ttl_s: int
+    seed: bool = False
 
 
 class PrefixChatRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -62,6 +72,7 @@ class PrefixChatRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     prefix: Reference | None = None
     reseed: Reseed | None = None
     commit: Commit | None = None
+    policy: Policy = "sampled"
 
 
 class PluginInfo(msgspec.Struct, frozen=True):
@@ -121,6 +132,11 @@ class Receipt(msgspec.Struct, frozen=True):
     render_ms: float
     tokenize_ms: float
     worker: Worker
+    sampled_reused: int = 0
+    """How many of the ids are, for the first time in a prompt, those that the model sampled."""
+    seed: bytes | None = None
+    """The turn's own token ids with all that proves them, for `Reseed`: opaque, compressed, of the margin's
+    size. None when nothing was kept or it was not asked for."""
 
 
 MISS_CODES = frozenset(
@@ -131,6 +147,7 @@ MISS_CODES = frozenset(
         "hash_mismatch",
         "namespace_mismatch",
         "not_continuable",
+        "quarantined",
     }
 )
 """Typed misses, HTTP 409, always before anything is sampled."""
