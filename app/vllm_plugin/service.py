@@ -1,9 +1,10 @@
 """The worker's side of the prefix protocol: everything behind the routes, for one vLLM API process."""
 
+import asyncio
 import logging
 import secrets
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -12,6 +13,8 @@ import msgspec
 from app.prefix.hashing import Ref
 from app.prefix.wire import PROTOCOL, RECEIPT_EVENT, PluginInfo, PrefixChatRequest, RenderAnswer, Worker
 from app.vllm_plugin import detokenizer, seam
+from app.vllm_plugin.canary import Canary
+from app.vllm_plugin.savings import ON
 from app.vllm_plugin.seam import ChatCompletionRequest, ChatCompletionResponse, ErrorResponse
 from app.vllm_plugin.store import Node, PrefixStore
 from app.vllm_plugin.tokenization import BoundaryTokenizer
@@ -27,8 +30,17 @@ class PrefixService:
     answered with a typed miss, and belongs on vLLM's own routes.
     """
 
-    def __init__(self, serving: Any, budget_bytes: int, *, detokenize_tail: bool = True) -> None:
+    def __init__(
+        self,
+        serving: Any,
+        budget_bytes: int,
+        *,
+        savings: Mapping[str, str] | None = None,
+        canary_share: float = 0.01,
+    ) -> None:
+        """`savings`: what this process's engine is spared, see savings.py; none where there is no engine."""
         self._serving = serving
+        self.canary = Canary(canary_share)
         self._generation_prompts: dict[str, str] = {}
         self._turns: Counter[str] = Counter()
         self._misses: Counter[str] = Counter()
@@ -38,7 +50,9 @@ class PrefixService:
         if self.refusal is None:
             self._tokenizer = BoundaryTokenizer(serving.renderer.tokenizer)
             self.refusal = self._tokenizer.refusal
-        self._detokenizer = self._prime_detokenizer(wanted=detokenize_tail)
+        self._savings = dict(savings or {})
+        if self._savings.get("detokenizer") == ON:
+            self._savings["detokenizer"] = self.refusal or self._prime_detokenizer()
         if self.refusal:
             logger.warning(
                 "Marginalia keeps no prefixes here, every turn is rendered in full: %s", self.refusal
@@ -55,33 +69,28 @@ class PrefixService:
             store_bytes=self.store.budget_bytes,
             boundary_tokens=0 if self.refusal else len(self._tokenizer.admissible),
             refusal=self.refusal,
-            detokenizer=self._detokenizer,
+            savings=self._savings,
         )
 
-    def _prime_detokenizer(self, *, wanted: bool) -> str:
-        if not wanted:
-            return "switched_off"
-        if self.refusal is not None:
-            return self.refusal
-        if not seam.VLLM_VERSION.startswith(detokenizer.TESTED_VLLM):
-            return "untested_vllm_version"
+    def _prime_detokenizer(self) -> str:
         known = self._tokenizer
         detokenizer.prime_with_tail(known.backend, known.admissible, known.added)
-        return "tail"
+        return ON
 
     def stats(self) -> dict[str, Any]:
-        """Turns by path and misses by code since the start; nodes and bytes of the store now."""
+        """Turns by path, misses by code and the canary's checks since the start; the store as it is now."""
         return {
             "epoch": self.worker.epoch,
             "turns": dict(self._turns),
             "misses": dict(self._misses),
             "store": self.store.stats(),
+            "canary": self.canary.stats(),
         }
 
     async def render(self, request: PrefixChatRequest, *, with_ids: bool) -> RenderAnswer | ErrorResponse:
         """The prompt that a turn would send to the engine. Raises PrefixMiss."""
         chat, turn = self._prepare(request)
-        with self.store.pinned(turn.base):
+        with turn.pinned():
             result = await self._continuing(turn).render_chat_request(chat)
         if isinstance(result, ErrorResponse):
             return result
@@ -96,28 +105,42 @@ class PrefixService:
         Raises PrefixMiss before anything is sampled.
         """
         chat, turn = self._prepare(request)
-        with self.store.pinned(turn.base):
+        with turn.pinned():
             answer = await self._continuing(turn).create_chat_completion(chat, raw_request)
             if isinstance(answer, ErrorResponse):
                 return answer, {}
             if isinstance(answer, ChatCompletionResponse):
-                return {**answer.model_dump(), RECEIPT_EVENT: self._receipt(turn)}, turn.headers()
+                return {**answer.model_dump(), RECEIPT_EVENT: await self._receipt(turn)}, turn.headers()
         return self._stream(answer, turn), turn.headers()
 
     async def _stream(self, chunks: AsyncGenerator[str, None], turn: Turn) -> AsyncGenerator[str, None]:
-        with self.store.pinned(turn.base):
+        with turn.pinned():
             async for chunk in chunks:
                 if chunk.startswith("data: [DONE]"):
                     break
                 yield chunk
-            receipt = msgspec.json.encode(self._receipt(turn)).decode()
+            receipt = msgspec.json.encode(await self._receipt(turn)).decode()
         yield f"event: {RECEIPT_EVENT}\ndata: {receipt}\n\ndata: [DONE]\n\n"
 
-    def _receipt(self, turn: Turn) -> dict[str, Any]:
-        receipt = turn.receipt(self.worker)
+    async def _receipt(self, turn: Turn) -> dict[str, Any]:
+        receipt = await turn.receipt(self.worker)
         self._turns[receipt.path] += 1
+        if receipt.reused_tokens:
+            self.canary.maybe(turn.fingerprint, lambda: self._differs(turn))
         built: dict[str, Any] = msgspec.to_builtins(receipt)
         return built
+
+    async def _differs(self, turn: Turn) -> bool:
+        """Whether a turn that was answered has other token ids than vLLM's own full render."""
+        again = turn.again()
+        with again.pinned():
+            ours = await self._continuing(again).render_chat_request(again.chat)
+            stock = await self._serving.render_chat_request(
+                again.chat.model_copy(update={"messages": again.messages()})
+            )
+        if isinstance(ours, ErrorResponse) or isinstance(stock, ErrorResponse):
+            return isinstance(ours, ErrorResponse) != isinstance(stock, ErrorResponse)
+        return await asyncio.to_thread(again.differs, stock[1][0])
 
     def _prepare(self, request: PrefixChatRequest) -> tuple[ChatCompletionRequest, Turn]:
         try:
@@ -128,7 +151,16 @@ class PrefixService:
         chat = ChatCompletionRequest(
             **{**request.chat, "messages": request.messages, "cache_salt": request.namespace}
         )
-        return chat, Turn(request, chat, base, self.store, self._tokenizer, self._generation_prompts)
+        turn = Turn(
+            request,
+            chat,
+            base,
+            self.store,
+            self._tokenizer,
+            self._generation_prompts,
+            self.canary.quarantined,
+        )
+        return chat, turn
 
     def _resolve(self, request: PrefixChatRequest) -> Node | None:
         if self.refusal:

@@ -15,20 +15,23 @@ import numpy as np
 
 from app.prefix.hashing import Ref
 from app.prefix.wire import Boundary
-from app.vllm_plugin.tokenization import TokenIds
+from app.vllm_plugin.known import Known, SampledSpan, TokenIds, cut_spans
 
 _NODE_OVERHEAD = 1024
 """Rough bytes of a node's own Python objects."""
-_BOUNDARY_BYTES = 200
-"""Rough bytes of a Boundary: a tuple, two ints and a string of 32 characters."""
+_BOUNDARY_BYTES = 260
+"""Rough bytes of a Boundary: a tuple, two ints and a string of 32 characters; and of its span's hash."""
+_SAMPLES = 4
+"""Answers whose ids are kept per prompt, the newest: a prompt may be asked for another answer many times."""
 
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """The prompt of one turn. Everything but the last three fields is immutable.
+    """The prompt of one turn. Everything but the last four fields is immutable.
 
-    `keep_boundaries` and `keep_tokens` say how much of the parent's prompt this one begins with; `ids` and
-    `boundaries` follow it. `messages` are the canonical JSON of the messages that the turn added.
+    `keep_boundaries`, `keep_tokens`, `keep_chars` say how much of the parent's prompt this one begins with;
+    what follows it is in `ids`, `boundaries`, `span_hashes` and `sampled` (see Known, also for the rest).
+    `messages` are the canonical JSON of the messages that the turn added.
     """
 
     ref: Ref
@@ -39,11 +42,16 @@ class Node:
     messages: tuple[bytes, ...]
     keep_boundaries: int
     keep_tokens: int
+    keep_chars: int
     ids: TokenIds
     boundaries: tuple[Boundary, ...]
+    span_hashes: tuple[bytes, ...]
+    sampled: tuple[SampledSpan, ...]
     hash: str
     final_chars: int
-    """Characters of the prompt before the generation prompt: text that a next turn should not change."""
+    text_chars: int
+    text_hash: str
+    samples: tuple[TokenIds, ...]
     expires_at: float
     children: int = 0
     pins: int = 0
@@ -59,6 +67,7 @@ class Node:
             + self.ids.nbytes
             + sum(map(len, self.messages))
             + _BOUNDARY_BYTES * len(self.boundaries)
+            + sum(sample.nbytes for sample in self.samples)
         )
 
     def path(self) -> list["Node"]:
@@ -73,12 +82,28 @@ class Node:
     def all_messages(self) -> list[bytes]:
         return [m for node in self.path() for m in node.messages]
 
-    def all_boundaries(self) -> list[Boundary]:
+    def known(self) -> Known:
+        """The whole prompt."""
         boundaries: list[Boundary] = []
+        span_hashes: list[bytes] = []
+        sampled: list[SampledSpan] = []
         for node in self.path():
             del boundaries[node.keep_boundaries :]
+            del span_hashes[node.keep_boundaries :]
+            sampled = cut_spans(sampled, node.keep_tokens, node.keep_chars)
             boundaries.extend(node.boundaries)
-        return boundaries
+            span_hashes.extend(node.span_hashes)
+            sampled.extend(node.sampled)
+        return Known(
+            self.all_ids(),
+            boundaries,
+            span_hashes,
+            sampled,
+            self.final_chars,
+            self.text_chars,
+            self.text_hash,
+            self.samples,
+        )
 
     def all_ids(self) -> TokenIds:
         """Token ids of the whole prompt, int32, shape (tokens,)."""
@@ -149,7 +174,7 @@ class PrefixStore:
             self._place(node)
 
     def put(self, node: Node, ttl_s: float) -> bool:
-        """Keep `node` for `ttl_s` seconds; the same content again only lives longer.
+        """Keep `node` for `ttl_s` seconds; the same content again only lives longer and gains its samples.
 
         Returns False, and keeps nothing, when it does not fit or its parent is gone.
         """
@@ -157,6 +182,7 @@ class PrefixStore:
         known = self._nodes.get(node.ref)
         if known is not None:
             known.expires_at = max(known.expires_at, expires_at)
+            self._add_samples(known, node.samples)
             self._place(known)
             return True
         parent_gone = node.parent is not None and self._nodes.get(node.parent.ref) is not node.parent
@@ -171,6 +197,14 @@ class PrefixStore:
                 node.parent.children += 1
         self._place(node)
         return True
+
+    def _add_samples(self, node: Node, samples: tuple[TokenIds, ...]) -> None:
+        before = node.size
+        others = [old for old in node.samples if not any(np.array_equal(old, new) for new in samples)]
+        node.samples = (*others, *samples)[-_SAMPLES:]
+        self.bytes_used += node.size - before
+        with self.pinned(node):
+            self._make_room(0)
 
     def drop(self, ref: Ref) -> bool:
         """Forget a reference. It can no longer be named; its memory goes once nothing builds on it."""

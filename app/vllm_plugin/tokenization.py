@@ -1,22 +1,16 @@
-"""Exact continuation: tokenize only the text after the last safe boundary that still holds.
+"""A tokenizer with its safe boundaries: added tokens at whose end it splits whatever follows.
 
-A *safe boundary* is the end of an added token at which the tokenizer splits whatever follows. Equal text
-up to such a place means equal token ids up to it; nothing else is assumed about the chat template. The
-rules, and what breaks weaker ones, are in docs/adr/0002-exactness-by-re-proof.md.
+The rules, and what breaks weaker ones, are in docs/adr/0002-exactness-by-re-proof.md.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import xxhash
 from tokenizers import AddedToken, Tokenizer
 
-from app.prefix.wire import Boundary
-
-TokenIds = npt.NDArray[np.int32]
+from app.vllm_plugin.spans import Splitter
 
 _SELF_TEST_TEXTS = (
     ("", "a"),
@@ -27,19 +21,6 @@ _SELF_TEST_TEXTS = (
     ("x", "<|"),
     ("12", "34.5"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Tokenized:
-    """Token ids of a rendered conversation, as what was kept and what is new.
-
-    `kept` is the boundary up to which the known prefix still holds (None: nothing does); `ids` and
-    `boundaries` are those after it, the boundaries counted from the start of the whole text.
-    """
-
-    kept: Boundary | None
-    ids: TokenIds
-    boundaries: tuple[Boundary, ...]
 
 
 class BoundaryTokenizer:
@@ -65,6 +46,10 @@ class BoundaryTokenizer:
         """Ids of all added tokens."""
         self.refusal: str | None = None
         self.admissible = self._self_tested(admissible_tokens(self.backend))
+        """Ids of the safe boundary tokens, with their text."""
+        self.admissible_ids = np.fromiter(self.admissible, np.int32)
+        self.splitter = Splitter(self.backend, self.admissible)
+        self._longest = max(map(len, self.admissible.values()), default=0)
 
     def changed(self) -> bool:
         """Whether tokens were added to the loaded tokenizer since this clone was made."""
@@ -81,54 +66,11 @@ class BoundaryTokenizer:
         ids: list[int] = self.backend.encode(text, add_special_tokens=False).ids
         return ids
 
-    def tokenize(self, text: str, known: Sequence[Boundary], known_ids: TokenIds) -> Tokenized:
-        """Tokenize `text`, reusing the ids of the longest known prefix whose text it still has.
-
-        known: boundaries of the known prefix in order. known_ids: its ids, at least up to the last one.
-        """
-        hasher = xxhash.xxh3_128()
-        states: list[tuple[Boundary, xxhash.xxh3_128]] = []
-        position = 0
-        for boundary in known:
-            hasher.update(text[position : boundary.chars].encode())
-            if boundary.chars > len(text) or hasher.hexdigest() != boundary.text_hash:
-                break
-            position = boundary.chars
-            states.append((boundary, hasher.copy()))
-        for boundary, state in reversed(states):
-            token = int(known_ids[boundary.tokens - 1])
-            content = self.admissible.get(token)
-            if content is None:
-                continue
-            start = boundary.chars - len(content)
-            encoding = self.backend.encode(text[start:], add_special_tokens=False)
-            if text[start : boundary.chars] == content and encoding.ids and encoding.ids[0] == token:
-                return self._result(text, encoding, start, boundary, state)
-        return self._result(
-            text, self.backend.encode(text, add_special_tokens=False), 0, None, xxhash.xxh3_128()
-        )
-
-    def _result(
-        self, text: str, encoding: Any, start: int, kept: Boundary | None, hasher: xxhash.xxh3_128
-    ) -> Tokenized:
-        """`encoding` is of `text[start:]`; where something is kept, its first token is the boundary's."""
-        all_ids = np.asarray(encoding.ids, dtype=np.int32)
-        skipped, tokens_before = (1, kept.tokens - 1) if kept else (0, 0)
-        position = kept.chars if kept else 0
-        boundaries = []
-        candidates = np.flatnonzero(np.isin(all_ids, np.fromiter(self.admissible, np.int32)))
-        for index in candidates.tolist():
-            if index < skipped:
-                continue
-            first, last = encoding.token_to_chars(index)
-            # An id alone is not enough: the text at its own offset must be the token's.
-            if text[start + first : start + last] != self.admissible[int(all_ids[index])]:
-                continue
-            end = start + last
-            hasher.update(text[position:end].encode())
-            position = end
-            boundaries.append(Boundary(end, tokens_before + index + 1, hasher.hexdigest()))
-        return Tokenized(kept, all_ids[skipped:], tuple(boundaries))
+    def boundary_at(self, text: str, start: int) -> int | None:
+        """The safe boundary token that begins at character `start` of `text`, if one does."""
+        ids = self.encode(text[start : start + self._longest])
+        content = self.admissible.get(ids[0]) if ids else None
+        return ids[0] if content is not None and text.startswith(content, start) else None
 
     def _self_tested(self, tokens: dict[int, str]) -> dict[int, str]:
         passed = {}

@@ -3,8 +3,9 @@
 import asyncio
 import dataclasses
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -13,15 +14,18 @@ from app.prefix import hashing
 from app.prefix.wire import (
     PATH_HEADER,
     REASON_HEADER,
-    Boundary,
     PrefixChatRequest,
     Receipt,
     RenderAnswer,
     Worker,
 )
+from app.vllm_plugin.canary import same_tokens
+from app.vllm_plugin.continuation import Continuation, continue_prompt, with_kept
+from app.vllm_plugin.known import NOTHING, Known, SampledSpan, TokenIds, cut_spans
 from app.vllm_plugin.seam import VLLM_VERSION, ChatCompletionRequest, Observed, Prompt
+from app.vllm_plugin.seed import pack, restore
 from app.vllm_plugin.store import Node, PrefixStore
-from app.vllm_plugin.tokenization import BoundaryTokenizer, TokenIds, Tokenized
+from app.vllm_plugin.tokenization import BoundaryTokenizer
 
 RenderText = Callable[..., Awaitable[tuple[Any, Prompt]]]
 
@@ -67,6 +71,14 @@ def resolve(store: PrefixStore, request: PrefixChatRequest) -> Node | None:
     return node
 
 
+class Made(NamedTuple):
+    """A prompt as a turn made it: its text, ids, and where they are as sampled."""
+
+    text: str
+    ids: TokenIds
+    sampled: tuple[SampledSpan, ...]
+
+
 class Turn:
     """What one request does with its prefix; becomes a receipt at its end."""
 
@@ -78,35 +90,52 @@ class Turn:
         store: PrefixStore,
         tokenizer: BoundaryTokenizer,
         generation_prompts: dict[str, str],
+        quarantined: Collection[str] = (),
     ) -> None:
         self._request = request
+        self.chat = chat
         self.base = base
         self._store = store
         self._tokenizer = tokenizer
         self._generation_prompts = generation_prompts
+        self._quarantined = quarantined
         self._model = chat.model or ""
         self._margin = tuple(_encode(m) for m in chat.messages)
         # Rendering changes messages in place: it gets copies, and the canonical bytes are what is kept.
         chat.messages = [_decode(m) for m in self._margin]
         self.observed = Observed()
         self._candidate: Node | None = None
+        self.made: Made | None = None
         self._render_ms = self._tokenize_ms = 0.0
         self._found = False
         """Whether `base` was not named but found by its content."""
+        self._pins = ExitStack()
         self.path = "full"
         self.reason: str | None = None
-        self.reused_tokens = self.tokens = 0
-        self._fingerprint = self._hash = ""
+        self.reused_tokens = self.tokens = self.sampled_tokens = 0
+        self.fingerprint = self._hash = ""
+
+    @contextmanager
+    def pinned(self) -> Iterator[None]:
+        """Keep the prompt that this one continues resident."""
+        with ExitStack() as self._pins:
+            self._pins.enter_context(self._store.pinned(self.base))
+            yield
+
+    def messages(self) -> list[Any]:
+        """The whole conversation, as new objects."""
+        return [_decode(m) for m in (*(self.base.all_messages() if self.base else ()), *self._margin)]
 
     async def render_ids(self, margin: list[Any], params: Any, render: RenderText) -> tuple[Any, Prompt]:
         """Render the whole conversation, tokenize what cannot be proved. See seam.RenderIds."""
         del margin  # As validated; the canonical bytes say the same.
         started = time.perf_counter()
-        self._fingerprint = self._fingerprint_of(params)
+        self.fingerprint = self._fingerprint_of(params)
+        if self.fingerprint in self._quarantined:
+            raise PrefixMiss("quarantined", "a continued prompt of this model and template was wrong before")
         if self.base is None:
             self._find_ancestor()
-        messages = [*(self.base.all_messages() if self.base else ()), *self._margin]
-        conversation, prompt = await render([_decode(m) for m in messages], params)
+        conversation, prompt = await render(self.messages(), params)
         rendered = time.perf_counter()
         self._render_ms = (rendered - started) * 1e3
         if "prompt_token_ids" in prompt:
@@ -114,17 +143,20 @@ class Turn:
                 raise PrefixMiss("not_continuable", "this conversation has no rendered text to prove")
             ids = np.asarray(prompt["prompt_token_ids"], dtype=np.int32)
             self.reason = "not_continuable"
-            self._account(ids, reused=0)
+            self._account(ids)
             return conversation, prompt
         text = prompt["prompt"]
         suffix = await self._generation_prompt(params, render)
-        ids = await asyncio.to_thread(self._tokenize, text, len(text) - len(suffix) * text.endswith(suffix))
+        known = self.base.known() if self.base else NOTHING
+        ids = await asyncio.to_thread(
+            self._tokenize, text, known, len(text) - len(suffix) * text.endswith(suffix)
+        )
         self._tokenize_ms = (time.perf_counter() - rendered) * 1e3
         return conversation, {**prompt, "prompt_token_ids": ids.tolist()}
 
     def _find_ancestor(self) -> None:
         """A request with the whole history continues the longest part of it that is resident."""
-        ref = hashing.root_ref(self._request.namespace, self._fingerprint)
+        ref = hashing.root_ref(self._request.namespace, self.fingerprint)
         covered = 0
         for count, message in enumerate(self._margin, start=1):
             ref = hashing.extend_ref(ref, (message,))
@@ -133,61 +165,74 @@ class Turn:
                 self.base, covered = node, count
         self._found = covered > 0
         self._margin = self._margin[covered:]
+        self._pins.enter_context(self._store.pinned(self.base))
 
-    def _tokenize(self, text: str, final_chars: int) -> TokenIds:
-        base = self.base
-        known = base.all_boundaries() if base else []
-        known_ids = base.all_ids() if base else np.empty(0, np.int32)
-        result = self._tokenizer.tokenize(text, known, known_ids)
-        kept = result.kept
-        reused = kept.tokens if kept else 0
-        ids = np.concatenate((known_ids[:reused], result.ids)) if reused else result.ids
-        if base is not None and not _is_hit(base, known, kept):
+    def _tokenize(self, text: str, known: Known, final_chars: int) -> TokenIds:
+        if self.base is None and self._request.reseed is not None and self._request.reseed.seeds:
+            known = restore(self._request.reseed.seeds, self._tokenizer.definition_hash)
+        if self._request.policy == "canonical":
+            known = known.canonical()
+        made = continue_prompt(self._tokenizer, text, known)
+        ids = np.concatenate((known.ids[: made.keep_tokens], made.ids)) if made.keep_tokens else made.ids
+        if self.base is not None and not _is_hit(known, made):
             self.path, self.reason = "rewind", "history_rewritten"
-        elif base is not None:
+        elif self.base is not None:
             self.path, self.reason = "hit", "found_by_content" if self._found else None
-        self._account(ids, reused)
-        self._candidate = self._node(known, result, final_chars)
+        self._account(ids, made)
+        self._candidate = self._node(text, final_chars, known, made, ids)
+        sampled = (*cut_spans(known.sampled, made.keep_tokens, made.keep_chars), *made.sampled)
+        self.made = Made(text, ids, sampled)
         return ids
 
-    def _account(self, ids: TokenIds, reused: int) -> None:
-        self.tokens, self.reused_tokens = len(ids), reused
+    def _account(self, ids: TokenIds, made: Continuation | None = None) -> None:
+        self.tokens = len(ids)
+        if made is not None:
+            self.sampled_tokens = made.sampled_tokens
+            self.reused_tokens = made.keep_tokens + made.sampled_tokens + made.span_tokens
         self._hash = hashing.ids_hash(np.ascontiguousarray(ids, dtype="<i4").data)
         if self._request.reseed is not None:
             self.path, self.reason = "reseed", self._request.reseed.reason
 
-    def _node(self, known: list[Boundary], result: Tokenized, final_chars: int) -> Node:
+    def _node(self, text: str, final_chars: int, known: Known, made: Continuation, ids: TokenIds) -> Node:
         base = self.base
-        if base is not None and base.fingerprint == self._fingerprint:
+        if base is not None and base.fingerprint == self.fingerprint:
             ref = hashing.extend_ref(base.ref, self._margin)
         else:
-            root = hashing.root_ref(self._request.namespace, self._fingerprint)
+            root = hashing.root_ref(self._request.namespace, self.fingerprint)
             ref = hashing.extend_ref(root, [*(base.all_messages() if base else ()), *self._margin])
-        kept = result.kept
+        if base is None and made.keep_tokens:
+            # From seeds: there is no node that this could be a delta of.
+            made = with_kept(made, known, ids)
         return Node(
             ref=ref,
             parent=base,
             namespace=self._request.namespace,
             model=self._model,
-            fingerprint=self._fingerprint,
+            fingerprint=self.fingerprint,
             messages=self._margin,
-            keep_boundaries=known.index(kept) + 1 if kept else 0,
-            keep_tokens=kept.tokens if kept else 0,
-            ids=result.ids,
-            boundaries=result.boundaries,
+            keep_boundaries=made.keep_boundaries,
+            keep_tokens=made.keep_tokens,
+            keep_chars=made.keep_chars,
+            ids=made.ids,
+            boundaries=made.boundaries,
+            span_hashes=made.span_hashes,
+            sampled=made.sampled,
             hash=self._hash,
             final_chars=final_chars,
+            text_chars=len(text),
+            text_hash=made.text_hash,
+            samples=(),
             expires_at=0.0,
         )
 
     async def _generation_prompt(self, params: Any, render: RenderText) -> str:
         """What the template adds to ask for an answer: only names paths. Rendered once per fingerprint."""
-        known = self._generation_prompts.get(self._fingerprint)
+        known = self._generation_prompts.get(self.fingerprint)
         if known is None:
             known = await generation_prompt(params, render)
             if len(self._generation_prompts) >= _FINGERPRINTS:
                 self._generation_prompts.clear()
-            self._generation_prompts[self._fingerprint] = known
+            self._generation_prompts[self.fingerprint] = known
         return known
 
     def _fingerprint_of(self, params: Any) -> str:
@@ -197,10 +242,28 @@ class Turn:
                 VLLM_VERSION.encode(),
                 self._model.encode(),
                 tokenizer.definition_hash,
+                self._request.policy.encode(),
                 _describe(params.chat_template or tokenizer.chat_template),
                 _describe(params.chat_template_content_format),
                 _describe(params.chat_template_kwargs),
             )
+        )
+
+    def again(self) -> "Turn":
+        """The same turn, to be made once more."""
+        chat = self.chat.model_copy(update={"messages": [_decode(m) for m in self._margin]})
+        turn = Turn(self._request, chat, self.base, self._store, self._tokenizer, self._generation_prompts)
+        turn._found = self._found
+        return turn
+
+    def differs(self, stock: Prompt) -> bool:
+        """Whether vLLM's own prompt for this conversation is another one, sampled ids aside."""
+        made = self.made
+        if made is None or self.chat.truncate_prompt_tokens is not None:
+            return False  # vLLM made the ids itself; or ours are of the prompt before it was cut.
+        full = stock["prompt_token_ids"]
+        return stock["prompt"] != made.text or not same_tokens(
+            self._tokenizer, made.text, made.ids, made.sampled, full
         )
 
     def headers(self) -> dict[str, str]:
@@ -213,14 +276,16 @@ class Turn:
             tokens=self.tokens, hash=self._hash, path=self.path, reused_tokens=self.reused_tokens, ids=ids
         )
 
-    def receipt(self, worker: Worker) -> Receipt:
+    async def receipt(self, worker: Worker) -> Receipt:
         """Keep the prompt, if the turn came to its end and asked for it, and say what was done."""
         kept = self._keep()
+        commit = self._request.commit
+        wanted = kept is not None and commit is not None and commit.seed
         return Receipt(
             ref=kept.ref.hex() if kept else None,
             hash=self._hash,
             tokens=self.tokens,
-            fingerprint=self._fingerprint,
+            fingerprint=self.fingerprint,
             proof=list(kept.boundaries) if kept else [],
             path=self.path,
             reason=self.reason,
@@ -230,23 +295,29 @@ class Turn:
             render_ms=round(self._render_ms, 3),
             tokenize_ms=round(self._tokenize_ms, 3),
             worker=worker,
+            sampled_reused=self.sampled_tokens,
+            seed=await asyncio.to_thread(pack, kept, self._tokenizer.definition_hash)
+            if kept and wanted
+            else None,
         )
 
     def _keep(self) -> Node | None:
         commit, node = self._request.commit, self._candidate
         if commit is None or node is None or not self.observed.finished:
             return None
+        if self._request.policy == "sampled" and self.observed.generations == 1:
+            node.samples = tuple(np.array(ids, np.int32) for ids in self.observed.samples.values() if ids)
         known = self._store.get(node.ref)
         if known is not None and known.hash != node.hash:
-            # The same messages, rendered otherwise: a template that prints the date, on another day.
+            # The same messages as other ids: a template that prints the date, or what a model sampled.
             node.ref = hashing.extend_ref(node.ref, (node.hash.encode(),))
         return node if self._store.put(node, commit.ttl_s) else None
 
 
-def _is_hit(base: Node, known: list[Boundary], kept: Boundary | None) -> bool:
-    """Whether all of the base's prompt but its generation prompt still stands."""
-    final = [b for b in known if b.chars <= base.final_chars]
-    return not final or (kept is not None and kept.chars >= final[-1].chars)
+def _is_hit(known: Known, made: Continuation) -> bool:
+    """Whether all of the known prompt but its generation prompt still stands."""
+    final = [b.chars for b in known.boundaries if b.chars <= known.final_chars]
+    return not final or made.keep_chars >= final[-1]
 
 
 def _describe(value: Any) -> bytes:

@@ -7,6 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from app.prefix.wire import Policy
 from tests.parity.families import FAMILIES, Family
 
 Message = dict[str, Any]
@@ -39,6 +40,7 @@ class Step:
 class Conversation:
     budget_bytes: int
     steps: tuple[Step, ...] = field(default=())
+    policy: Policy = "sampled"
 
 
 _UNICODE = (
@@ -117,6 +119,22 @@ def messages(family: Family) -> Strategy:
     return st.one_of(plain, plain, thought, rounds)
 
 
+def exchanges(family: Family) -> Strategy:
+    """An answer and the next question, in words as models say them."""
+    said = st.lists(st.sampled_from((*_WORDS, "🙂", "한글", "<", "\n\n")), min_size=1, max_size=8).map(
+        "".join
+    )
+    return st.builds(
+        lambda answer, thought, question: (
+            {"role": "assistant", "content": answer} | ({"reasoning": thought} if thought else {}),
+            {"role": "user", "content": question},
+        ),
+        said,
+        st.one_of(st.none(), st.none(), said),
+        texts(family, 3),
+    )
+
+
 _ROLES = st.sampled_from(("user", "user", "user", "assistant", "assistant", "system", "developer", "tool"))
 
 _TOOLS = (
@@ -160,7 +178,10 @@ def steps(family: Family) -> Strategy:
         lambda act, at, added, chosen, ttl_s, orderly: Step(act, at, added, chosen, ttl_s, orderly),
         st.sampled_from(ACTS),
         st.sampled_from((0, 0, 0, 0, 1, 1, 2, 3, 5, 8)),
-        st.lists(messages(family), min_size=1, max_size=3).map(lambda groups: sum(groups, ())),
+        st.one_of(
+            st.lists(messages(family), min_size=1, max_size=3).map(lambda groups: sum(groups, ())),
+            exchanges(family),
+        ),
         st.one_of(st.none(), st.none(), st.none(), options()),
         st.sampled_from((3600,) * 12 + (0,)),
         st.sampled_from((True,) * 9 + (False,)),
@@ -171,7 +192,8 @@ def conversations(family: Family) -> Strategy:
     """Budgets go from one that holds everything down to one that holds hardly anything."""
     long = st.lists(steps(family), min_size=10, max_size=24)
     return st.builds(
-        lambda budget, chosen: Conversation(budget, tuple(chosen)),
-        st.sampled_from((1 << 28, 1 << 28, 1 << 28, 20_000, 6_000, 2_500)),
+        lambda budget, chosen, policy: Conversation(budget, tuple(chosen), policy),
+        st.sampled_from((1 << 28, 1 << 28, 1 << 28, 40_000, 12_000, 4_000)),
         st.one_of(st.lists(steps(family), min_size=1, max_size=6), long, long),
+        st.sampled_from(("sampled", "sampled", "canonical")),
     )

@@ -3,6 +3,7 @@
 import copy
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ class Known:
     added: tuple[Message, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     reference: Reference | None = None
+    seeds: tuple[bytes, ...] = ()
 
 
 @dataclass(slots=True)
@@ -41,24 +43,28 @@ class Tally:
     """Turns by path; `turns` in all; `refused` by vLLM itself; misses by code."""
     tokens: int = 0
     reused: int = 0
+    sampled: int = 0
 
     def record(self, receipt: Receipt) -> None:
         self.counts["turns"] += 1
         self.counts[receipt.path] += 1
         self.tokens += receipt.tokens
         self.reused += receipt.reused_tokens
+        self.sampled += receipt.sampled_reused
 
 
 class Player:
     """Plays on one worker, from an empty store."""
 
-    def __init__(self, worker: Offline, tally: Tally, budget_bytes: int) -> None:
+    def __init__(self, worker: Offline, tally: Tally, conversation: Conversation) -> None:
         self._worker = worker
         self._tally = tally
-        self._store = worker.empty_store(budget_bytes)
+        self._store = worker.empty_store(conversation.budget_bytes)
+        self._policy = conversation.policy
         self._known = [Known()]
 
-    async def play(self, step: Step) -> None:
+    async def play(self, step: Step, following: Step | None) -> None:
+        self._worker.answer_with(self._spoken(following))
         base = self._known[-1 - step.at % len(self._known)]
         added = copy.deepcopy(step.added)
         options = base.options if step.options is None else step.options
@@ -72,10 +78,22 @@ class Player:
         elif step.act == "forget" and base.reference is not None:
             self._worker.service.drop(base.reference.ref)
         if step.orderly and self._worker.family.alternating:
-            added = _alternating(base.messages, added)
+            added = alternating(base.messages, added)
         turn = Known((*base.messages, *added), base, added, options)
         if await self._turn(turn, by_reference, step.ttl_s):
             self._known.append(turn)
+
+    def _spoken(self, following: Step | None) -> list[int]:
+        """The next step's first words, as a model might have sampled them: in pieces of its own."""
+        message = following.added[0] if following else {}
+        text = message.get("content")
+        if message.get("role") != "assistant" or not isinstance(text, str):
+            return [1]
+        thought = message.get("reasoning")
+        text = f"<think>\n{thought}\n</think>\n\n{text}" if thought else text
+        assert following is not None
+        size = 1 + following.at
+        return [i for at in range(0, len(text), size) for i in self._worker.encode(text[at : at + size])]
 
     async def _turn(self, turn: Known, by_reference: bool, ttl_s: int) -> bool:
         """Whether vLLM takes such a conversation."""
@@ -87,7 +105,8 @@ class Player:
             chat={"model": MODEL, "max_tokens": 1, "tool_choice": "none", **turn.options},
             messages=list(turn.added if reference else turn.messages),
             prefix=reference,
-            commit=Commit(ttl_s),
+            commit=Commit(ttl_s, seed=True),
+            policy=self._policy,
         )
         if not request.chat.get("tools"):
             del request.chat["tool_choice"]
@@ -104,8 +123,9 @@ class Player:
                 namespace=NAMESPACE,
                 chat=request.chat,
                 messages=list(turn.messages),
-                reseed=Reseed(miss.code),
-                commit=Commit(ttl_s),
+                reseed=Reseed(miss.code, list(base.seeds) if base else []),
+                commit=Commit(ttl_s, seed=True),
+                policy=self._policy,
             )
             outcome = await self._worker.turn(request)
         stock = await self._worker.stock(
@@ -117,11 +137,12 @@ class Player:
             return False
         prompt, receipt = outcome
         _same("text", prompt.text, stock.text)
-        _same("ids", prompt.ids, stock.ids)
+        self._check_ids(prompt, stock)
         _same("rest of the prompt", prompt.rest, stock.rest)
         self._check_receipt(receipt, prompt, request)
         self._tally.record(receipt)
         turn.reference = self._kept(receipt, prompt)
+        turn.seeds = (*(base.seeds if base else ()), *([receipt.seed] if receipt.seed else []))
         return True
 
     def _expected_miss(self, reference: Reference | None) -> str | None:
@@ -144,6 +165,22 @@ class Player:
         if receipt.path not in expected or (receipt.path == "full" and receipt.reused_tokens):
             raise Difference(f"path {receipt.path} with {receipt.reused_tokens} reused, not {expected}")
 
+    def _check_ids(self, prompt: Prompt, stock: Prompt) -> None:
+        """Of what the model sampled, only the text must be vLLM's."""
+        sampled = self._worker.sampled()
+        if not sampled:
+            _same("ids", prompt.ids, stock.ids)
+            return
+        _same("policy", self._policy, "sampled")
+        _same("text of the ids", self._worker.decode(prompt.ids), self._worker.decode(stock.ids))
+        expected: list[int] = []
+        position = 0
+        for span in sampled:
+            expected += self._worker.encode(prompt.text[position : span.first_char])
+            expected += prompt.ids[span.first_token : span.end_token]
+            position = span.end_char
+        _same("ids", prompt.ids, (*expected, *self._worker.encode(prompt.text[position:])))
+
     def _kept(self, receipt: Receipt, prompt: Prompt) -> Reference | None:
         """The reference that the receipt gives, after its claims are checked."""
         if receipt.ref is None:
@@ -153,16 +190,18 @@ class Player:
             raise Difference("the receipt names a reference that is not resident")
         _same("resident ids", tuple(node.all_ids().tolist()), prompt.ids)
         _same("pins", node.pins, 0)
-        boundaries = node.all_boundaries()
+        boundaries = list(node.known().boundaries)
         _same("order", boundaries, sorted(set(boundaries)))
         for boundary in [*boundaries[-1:], *boundaries[:: max(1, len(boundaries) // CLAIMS_PER_TURN)]]:
             text = prompt.text[: boundary.chars]
             _same("text of a boundary", boundary.text_hash, xxhash.xxh3_128_hexdigest(text.encode()))
-            _same(
-                f"ids up to {boundary}",
-                tuple(self._worker.encode(text)),
-                prompt.ids[: boundary.tokens],
-            )
+            first = self._worker.sampled()[:1]
+            if not first or boundary.tokens <= first[0].first_token:
+                _same(
+                    f"ids up to {boundary}",
+                    tuple(self._worker.encode(text)),
+                    prompt.ids[: boundary.tokens],
+                )
         return Reference(receipt.ref, receipt.hash, receipt.tokens, receipt.fingerprint)
 
 
@@ -170,9 +209,9 @@ def play(worker: Offline, tally: Tally, conversation: Conversation) -> None:
     """Raises Difference."""
 
     async def every_step() -> None:
-        player = Player(worker, tally, conversation.budget_bytes)
-        for step in conversation.steps:
-            await player.play(step)
+        player = Player(worker, tally, conversation)
+        for step, following in zip_longest(conversation.steps, conversation.steps[1:]):
+            await player.play(step, following)
 
     worker.runner.run(every_step())
 
@@ -182,7 +221,7 @@ def _same(what: str, got: object, expected: object) -> None:
         raise Difference(f"{what}: the plugin has {got!r}, vLLM {expected!r}")
 
 
-def _alternating(before: tuple[Message, ...], added: tuple[Message, ...]) -> tuple[Message, ...]:
+def alternating(before: tuple[Message, ...], added: tuple[Message, ...]) -> tuple[Message, ...]:
     """`added` with the roles that a template wants that takes user and assistant in turn only."""
     turns = sum(message["role"] != "system" for message in before)
     changed = []

@@ -8,23 +8,23 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from app.prefix.wire import Boundary
+from app.vllm_plugin.continuation import continue_prompt
+from app.vllm_plugin.known import NOTHING
+from app.vllm_plugin.spans import Splitter
 from app.vllm_plugin.tokenization import BoundaryTokenizer
 from tests.parity.offline import Offline
+from tests.unit.vllm_plugin.test_continuation import known_of
 from tests.unit.vllm_plugin.test_tokenization import build, plain
 
 
 def continued(tokenizer: BoundaryTokenizer, texts: Sequence[str]) -> tuple[list[int], int]:
     """Ids of the last text after the others were its history, and how many of them were reused."""
-    ids: list[int] = []
-    boundaries: list[Boundary] = []
-    reused = 0
+    known, reused = NOTHING, 0
     for text in texts:
-        result = tokenizer.tokenize(text, boundaries, np.array(ids, np.int32))
-        reused = result.kept.tokens if result.kept else 0
-        kept = boundaries[: boundaries.index(result.kept) + 1] if result.kept else []
-        ids, boundaries = [*ids[:reused], *result.ids.tolist()], [*kept, *result.boundaries]
-    return ids, reused
+        made = continue_prompt(tokenizer, text, known)
+        reused = made.keep_tokens + made.span_tokens
+        known = known_of(made, known, text)
+    return known.ids.tolist(), reused
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +56,8 @@ def test_even_as_a_boundary_a_run_that_grows_is_noticed(gemma3: BoundaryTokenize
     """Rule 4 alone: tokenizing from the start of the boundary gives another first id."""
     weaker = copy.copy(gemma3)
     weaker.admissible = {t: a.content for t, a in gemma3.backend.get_added_tokens_decoder().items()}
+    weaker.admissible_ids = np.fromiter(weaker.admissible, np.int32)
+    weaker.splitter = Splitter(weaker.backend, weaker.admissible)
     ids, reused = continued(weaker, ["<bos>a\n", "<bos>a\n\n\nb"])
     assert (ids, reused) == (gemma3.encode("<bos>a\n\n\nb"), 1)
     assert continued(weaker, ["<bos>a\n", "<bos>a\nb"])[1] == 3
@@ -79,9 +81,8 @@ def test_the_id_alone_is_not_enough(gemma3: BoundaryTokenizer) -> None:
     (token,) = gemma3.encode(run)
     assert gemma3.encode(" " * 31) == [token]
     assert gemma3.admissible[token] == run
-    nothing = np.empty(0, np.int32)
-    assert len(gemma3.tokenize(run, [], nothing).boundaries) == 1
-    assert gemma3.tokenize(" " * 31, [], nothing).boundaries == ()
+    assert len(continue_prompt(gemma3, run, NOTHING).boundaries) == 1
+    assert continue_prompt(gemma3, " " * 31, NOTHING).boundaries == ()
 
 
 def test_the_text_after_a_boundary_is_tokenized_from_the_boundarys_start() -> None:

@@ -23,10 +23,16 @@ def make_node(
         messages=(b"x" * size,),
         keep_boundaries=0,
         keep_tokens=keep,
+        keep_chars=0,
         ids=np.array(ids or [], np.int32),
         boundaries=(),
+        span_hashes=(),
+        sampled=(),
         hash="h",
         final_chars=0,
+        text_chars=0,
+        text_hash="",
+        samples=(),
         expires_at=0.0,
     )
 
@@ -48,7 +54,7 @@ def test_boundaries_are_the_parents_up_to_what_is_kept_then_the_nodes_own() -> N
     root.boundaries = (first, second)
     child = make_node(2, root)
     child.keep_boundaries, child.boundaries = 1, (third,)
-    assert child.all_boundaries() == [first, third]
+    assert child.known().boundaries == [first, third]
 
 
 def test_the_least_recently_used_leaf_goes_first() -> None:

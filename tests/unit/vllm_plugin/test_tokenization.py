@@ -1,13 +1,9 @@
-"""Exact continuation: whatever is reused, the ids are those of tokenizing the whole text."""
+"""Which added tokens are safe boundaries, and the self-test of the loaded tokenizer."""
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from app.prefix.wire import Boundary
 from app.vllm_plugin.tokenization import BoundaryTokenizer, admissible_tokens
 
 CORPUS = [
@@ -108,73 +104,3 @@ def test_tokens_added_later_are_noticed() -> None:
     assert not clone.changed()
     source.add_tokens([plain("<new>")])
     assert clone.changed()
-
-
-def continue_(
-    tokenizer: BoundaryTokenizer, text: str, known: list[Boundary], ids: list[int]
-) -> tuple[list[int], list[Boundary], int]:
-    result = tokenizer.tokenize(text, known, np.array(ids, np.int32))
-    kept = result.kept
-    boundaries = [*known[: known.index(kept) + 1], *result.boundaries] if kept else list(result.boundaries)
-    reused = kept.tokens if kept else 0
-    return [*ids[:reused], *result.ids.tolist()], boundaries, reused
-
-
-def test_only_the_new_text_is_tokenized(tokenizer: BoundaryTokenizer) -> None:
-    first = f"{START}user\nhello{END}\n{START}assistant\n"
-    ids, boundaries, _ = continue_(tokenizer, first, [], [])
-    longer = f"{first}world{END}\n{START}user\nbye{END}\n"
-    ids, _, reused = continue_(tokenizer, longer, boundaries, ids)
-    assert ids == tokenizer.encode(longer)
-    assert reused == boundaries[-1].tokens > 0
-
-
-def test_changed_text_falls_back_to_the_last_boundary_that_holds(tokenizer: BoundaryTokenizer) -> None:
-    before = f"{START}a{END}<think>old thoughts{END}{START}"
-    ids, boundaries, _ = continue_(tokenizer, before, [], [])
-    after = f"{START}a{END}{START}b{END}"
-    ids, _, reused = continue_(tokenizer, after, boundaries, ids)
-    assert ids == tokenizer.encode(after)
-    assert reused == boundaries[1].tokens
-
-
-def test_a_shorter_text_is_not_a_match(tokenizer: BoundaryTokenizer) -> None:
-    text = f"{START}a{END}"
-    ids, boundaries, _ = continue_(tokenizer, text, [], [])
-    again, _, reused = continue_(tokenizer, text[:-1], boundaries, ids)
-    assert again == tokenizer.encode(text[:-1])
-    assert reused == boundaries[0].tokens
-
-
-PIECES = st.lists(
-    st.one_of(
-        st.sampled_from(
-            [START, END, "<think>", "\n", "\n\n", "\n\n\n", " ", "<|im_", "start|>", "hello", "🙂"]
-        ),
-        st.text(max_size=6),
-    ),
-    max_size=12,
-).map("".join)
-
-
-@settings(max_examples=400, deadline=None)
-@given(st.lists(st.tuples(PIECES, st.integers(0, 30)), min_size=1, max_size=6))
-def test_any_sequence_of_edits_gives_the_ids_of_the_whole_text(steps: list[tuple[str, int]]) -> None:
-    tokenizer = _shared()
-    text, ids, boundaries = "", [], []
-    for addition, cut in steps:
-        text = text[: max(0, len(text) - cut)] + addition
-        ids, boundaries, _ = continue_(tokenizer, text, boundaries, ids)
-        assert ids == tokenizer.encode(text)
-        for boundary in boundaries:
-            assert tokenizer.encode(text[: boundary.chars]) == ids[: boundary.tokens]
-
-
-_cache: list[BoundaryTokenizer] = []
-
-
-def _shared() -> BoundaryTokenizer:
-    if not _cache:
-        added = [START, END, "<think>", "\n", "\n\n", "\n\n\n", "x<think>"]
-        _cache.append(BoundaryTokenizer(build(*map(plain, added))))
-    return _cache[0]

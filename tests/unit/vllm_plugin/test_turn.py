@@ -80,7 +80,7 @@ class Plugin:
         whole = self.tokenizer.encode(self.template(conversation, self.params.chat_template_kwargs))
         assert prompt["prompt_token_ids"] == whole
         turn.observed.finished = finished
-        return turn.receipt(WORKER), prompt["prompt_token_ids"]
+        return await turn.receipt(WORKER), prompt["prompt_token_ids"]
 
 
 def _reference(receipt: Receipt) -> Reference:
@@ -114,11 +114,15 @@ async def test_a_rewritten_history_is_a_rewind(plugin: Plugin) -> None:
     assert third.path == "hit"
 
 
-async def test_a_template_that_changes_from_the_start_keeps_nothing_and_is_right(plugin: Plugin) -> None:
+async def test_a_template_that_changes_at_the_start_is_a_rewind_that_finds_the_rest_again(
+    plugin: Plugin,
+) -> None:
     first, _ = await plugin.turn([("user", "hello")])
     plugin.template = lambda messages, kwargs: f"today is friday\n{chatml(messages, kwargs)}"
     second, _ = await plugin.turn([("assistant", "hi"), ("user", "more")], first)
-    assert (second.path, second.reused_tokens) == ("rewind", 0)
+    assert second.path == "rewind"
+    # All but what begins with the changed text.
+    assert second.reused_tokens >= first.proof[-1].tokens - first.proof[0].tokens
     assert (await plugin.turn([("assistant", "x"), ("user", "y")], second))[0].path == "hit"
 
 
