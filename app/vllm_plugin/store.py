@@ -199,12 +199,13 @@ class PrefixStore:
         return True
 
     def _add_samples(self, node: Node, samples: tuple[TokenIds, ...]) -> None:
-        before = node.size
         others = [old for old in node.samples if not any(np.array_equal(old, new) for new in samples)]
-        node.samples = (*others, *samples)[-_SAMPLES:]
-        self.bytes_used += node.size - before
+        kept = (*others, *samples)[-_SAMPLES:]
+        growth = sum(s.nbytes for s in kept) - sum(s.nbytes for s in node.samples)
         with self.pinned(node):
-            self._make_room(0)
+            if growth <= 0 or self._make_room(growth):
+                node.samples = kept
+                self.bytes_used += growth
 
     def drop(self, ref: Ref) -> bool:
         """Forget a reference. It can no longer be named; its memory goes once nothing builds on it."""

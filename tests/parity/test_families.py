@@ -101,7 +101,7 @@ def test_the_suite_finds_a_scheme_that_is_wrong(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     worker = load(name)
-    conversation = Conversation(1 << 28, tuple(map(_says, texts)))
+    conversation = Conversation(1 << 28, tuple(map(says, texts)))
     play(worker, Tally(), conversation)
     monkeypatch.setattr("app.vllm_plugin.turn.continue_prompt", careless)
     with pytest.raises(Difference, match="ids"):
@@ -118,7 +118,7 @@ def test_sampled_words_are_gone_on_from(load: Callable[[str], Offline]) -> None:
         ("assistant", "x = 1"),
         ("user", "?"),
     ]
-    steps = tuple(_says(text, role, options={}) for role, text in words)
+    steps = tuple(says(text, role, options={}) for role, text in words)
     play(worker, tally, Conversation(1 << 28, steps))
     assert tally.sampled > 0
     asked, tally = tally.sampled, Tally()
@@ -126,7 +126,7 @@ def test_sampled_words_are_gone_on_from(load: Callable[[str], Offline]) -> None:
     assert (tally.sampled, asked > 10) == (0, True)
 
 
-def _says(text: str, role: str = "assistant", options: dict[str, bool] | None = None) -> Step:
+def says(text: str, role: str = "assistant", options: dict[str, bool] | None = None) -> Step:
     message = {"role": role, "content": text}
     return Step(
         "continue",

@@ -1,5 +1,7 @@
 """The prefix store against a simple model: what is resident, what may go, what is counted."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -103,6 +105,16 @@ def test_a_dropped_trunk_goes_with_its_last_leaf() -> None:
     assert not store.drop(leaf.ref)
 
 
+def test_another_answer_to_a_prompt_is_kept_beside_the_first() -> None:
+    store = PrefixStore(budget_bytes=10_000)
+    node = make_node(1)
+    store.put(node, 60)
+    for answer in ([1], [2, 3], [1], [4], [5], [6]):
+        store.put(dataclasses.replace(node, samples=(np.array(answer, np.int32),)), 60)
+    assert [s.tolist() for s in node.samples] == [[1], [4], [5], [6]]
+    assert store.bytes_used == node.size
+
+
 def test_time_to_live() -> None:
     now = [0.0]
     store = PrefixStore(budget_bytes=10_000, clock=lambda: now[0])
@@ -143,6 +155,12 @@ class StoreMachine(RuleBasedStateMachine):
         node = make_node(next(self.numbers), parent, size=size)
         self.store.put(node, 60)
         return node
+
+    @rule(node=nodes, size=st.integers(1, 600))
+    def answer_again(self, node: Node, size: int) -> None:
+        if self.store.get(node.ref) is node:
+            again = dataclasses.replace(node, samples=(np.arange(size, dtype=np.int32),))
+            self.store.put(again, 60)
 
     @rule(node=nodes)
     def pin(self, node: Node) -> None:
