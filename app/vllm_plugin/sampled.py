@@ -2,7 +2,7 @@
 
 The rendered text of an answer, tokenized, need not give the ids that the model sampled: a word may be
 spelled in other pieces. Going on from the sampled ids keeps the KV blocks of the model's own words.
-It is the same text, and that is checked: see docs/adr/0006-sampled-ids.md.
+It is the same text, and that is checked: see docs/adr/0007-sampled-ids.md.
 """
 
 from dataclasses import dataclass
