@@ -1,7 +1,7 @@
 """The only place that builds the parts of the service and joins them."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 
@@ -10,19 +10,28 @@ from fastapi import FastAPI
 from app.api.errors import add_error_handlers
 from app.api.routes import Services, router
 from app.conversation.responses import Responses
+from app.conversation.seeds import Seeds
 from app.conversation.turns import Turns
 from app.engine.pool import WorkerPool
 from app.prefix.hashing import namespace_of
+from app.prefix.wire import Policy
 from app.store.database import Database
 from app.store.responses import PostgresResponseStore
 
 
 def create_app(
-    *, database_url: str, worker_urls: Sequence[str], secret: str | None, prefix_ttl_seconds: int
+    *,
+    database_url: str,
+    worker_urls: Sequence[str],
+    secret: str | None,
+    prefix_ttl_seconds: int,
+    keep_token_ids: bool = True,
+    prefix_policy: Policy = "sampled",
 ) -> FastAPI:
     """The service over one migrated database and the vLLM servers at `worker_urls`.
 
     secret: shared with the plugin in those servers; without one, every turn is rendered in full.
+    keep_token_ids, prefix_policy: see Settings.
     """
     database = Database(database_url)
     store = PostgresResponseStore(database)
@@ -30,16 +39,18 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with pool:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(database.close)
+            await stack.enter_async_context(pool)
+            seeds = await stack.enter_async_context(Seeds(store)) if keep_token_ids else None
             app.state.services = Services(
                 store=store,
                 engine=pool,
-                turns=Turns(store, pool, partial(namespace_of, secret or "")),
+                turns=Turns(store, pool, partial(namespace_of, secret or ""), prefix_policy, seeds),
                 responses=Responses(store, pool),
                 prefix_ttl_seconds=prefix_ttl_seconds,
             )
             yield
-        await database.close()
 
     app = FastAPI(title="Marginalia", version=version("marginalia"), lifespan=lifespan)
     app.include_router(router)

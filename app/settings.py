@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AnyHttpUrl, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -37,6 +37,10 @@ class Settings(BaseSettings):
     """Shared with the plugin in vLLM. The local vLLM gets one made for it where this is not set."""
     prefix_ttl_seconds: int = Field(3600, ge=1)
     """How long a prefix may be reused after its last turn, unless the request says so."""
+    keep_token_ids: bool = True
+    """Keep the token ids of each turn in Postgres, for a worker that lost them."""
+    prefix_policy: Literal["sampled", "canonical"] = "sampled"
+    """Ids of the model's own words: those that it sampled, or those of their text."""
 
     @field_validator("worker_urls", mode="before")
     @classmethod

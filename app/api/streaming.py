@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
+from starlette.background import BackgroundTask
 from starlette.types import Receive, Scope, Send
 
 from app.conversation.turns import RunningTurn
@@ -37,6 +38,7 @@ class EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             await self._turn.aclose()
+            await self._turn.settle()
 
 
 async def _frames(turn: RunningTurn) -> AsyncIterator[bytes]:
@@ -63,7 +65,12 @@ async def one_object(turn: RunningTurn, request: Request) -> Response:
         await turn.aclose()
     if response["status"] == "failed":
         raise EngineError(response["error"]["message"])
-    return Response(_encode(response), headers=path_headers(turn), media_type="application/json")
+    return Response(
+        _encode(response),
+        headers=path_headers(turn),
+        media_type="application/json",
+        background=BackgroundTask(turn.settle),
+    )
 
 
 async def _last_response(turn: RunningTurn) -> dict[str, Any]:

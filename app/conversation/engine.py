@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from app.conversation.records import Checkpoint, Item, Segment
+from app.prefix.wire import Policy
 
 
 class PrefixMissed(Exception):
@@ -39,6 +40,9 @@ class Generation:
     max_output_tokens: int | None
     namespace: str
     """Scope of references and of the engine's KV cache: one tenant's."""
+    policy: Policy
+    keep_ids: bool
+    """Whether the turn's token ids are asked for, where its prefix is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,7 @@ class Whole:
 
     keep_s: as in Margin; with None vLLM's own chat route does.
     lost: a reference was lost (path `reseed`), rather than never usable (path `full`).
+    seeds: what is left of the lost token ids, oldest first: earlier outcomes' `seed`.
     """
 
     history: tuple[Segment, ...]
@@ -67,6 +72,7 @@ class Whole:
     keep_s: int | None
     reason: str
     lost: bool = False
+    seeds: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +108,19 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of the prefix. `checkpoint` is None when the worker kept nothing."""
+    """What became of the prefix. `checkpoint` is None when the worker kept nothing.
+
+    sampled_reused: how many ids are now in a prompt as the model sampled them, for the first time.
+    seed: the turn's own token ids, packed, where they were asked for and kept.
+    """
 
     path: str
     reason: str | None
     reused_tokens: int
     tokenized_tokens: int
+    sampled_reused: int = 0
     checkpoint: Checkpoint | None = None
+    seed: bytes | None = None
 
 
 class AnswerStream(Protocol):

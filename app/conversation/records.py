@@ -106,5 +106,12 @@ class ResponseStore(Protocol):
         last of them is deleted, they are removed too. Returns the checkpoints that became useless.
         """
 
+    async def save_seed(self, tenant: TenantId, response_id: ResponseId, seed: bytes) -> None:
+        """Keep a saved turn's `seed`, once. Does nothing where its checkpoint is gone: it was deleted."""
+
+    async def seeds(self, tenant: TenantId, response_id: ResponseId) -> list[bytes]:
+        """What was kept of the turns from the root to `response_id`, oldest first; turns without are left
+        out."""
+
     async def ping(self) -> None:
         """One real query."""

@@ -74,5 +74,6 @@ def accounts(request: TurnRequest, usage: Usage, outcome: Outcome) -> dict[str, 
             "reason": outcome.reason,
             "reused_tokens": outcome.reused_tokens,
             "tokenized_tokens": outcome.tokenized_tokens,
+            "sampled_reused": outcome.sampled_reused,
         },
     }

@@ -1,4 +1,7 @@
-"""The life of a turn: read the parent, plan, generate down the ladder, commit, and only then complete."""
+"""The life of a turn: read the parent, plan, generate down the ladder, commit, and only then complete.
+
+What is kept for a worker that will have lost it is written after that.
+"""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -19,22 +22,34 @@ from app.conversation.engine import (
 from app.conversation.events import Event, EventAssembler, new_id
 from app.conversation.plan import Plan, TurnRequest, plan_turn
 from app.conversation.records import Parent, ResponseId, ResponseStore, StoredResponse, TenantId, Turn
+from app.conversation.seeds import Seeds
 from app.errors import MarginaliaError, PreviousResponseNotFound
+from app.prefix.wire import Policy
 
 
 class Turns:
-    """Runs turns. `namespace` gives a tenant's scope of references and KV cache."""
+    """Runs turns. `namespace` gives a tenant's scope of references and KV cache; without `seeds`, no token
+    ids are kept."""
 
-    def __init__(self, store: ResponseStore, engine: Engine, namespace: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        store: ResponseStore,
+        engine: Engine,
+        namespace: Callable[[str], str],
+        policy: Policy,
+        seeds: Seeds | None,
+    ) -> None:
         self._store = store
         self._engine = engine
         self._namespace = namespace
+        self._policy: Policy = policy
+        self._seeds = seeds
 
     async def start(self, request: TurnRequest, tenant: TenantId) -> "RunningTurn":
         """Returns once vLLM has accepted the turn, with nothing generated yet.
 
         Raises what is the request's fault (InvalidRequest, NotFound) or the machine's (EngineError,
-        StoreUnavailable). The caller iterates `events()` to its end, or calls `aclose()`.
+        StoreUnavailable). The caller iterates `events()` to its end, or calls `aclose()`; then `settle()`.
         """
         parent = await self._parent(request, tenant)
         prefer = parent.checkpoint.worker if parent and parent.checkpoint else None
@@ -49,12 +64,16 @@ class Turns:
             top_p=request.top_p,
             max_output_tokens=request.max_output_tokens,
             namespace=self._namespace(tenant),
+            policy=self._policy,
+            keep_ids=self._seeds is not None,
         )
         plan = plan_turn(request, generation, parent, worker.prefix_refusal, datetime.now(UTC))
         async with AsyncExitStack() as stack:
             ladder = _Ladder(stack, worker, generation)
             answer = await self._descend(ladder, request, tenant, parent, plan)
-            return RunningTurn(self._store, request, tenant, parent, model, answer, stack.pop_all())
+            return RunningTurn(
+                self._store, self._seeds, request, tenant, parent, model, answer, stack.pop_all()
+            )
 
     async def _parent(self, request: TurnRequest, tenant: TenantId) -> Parent | None:
         if request.previous_response_id is None:
@@ -84,8 +103,11 @@ class Turns:
                 reason, keep_s = missing.reason, None
         # Only here is history read at all.
         history = tuple(await self._store.history(tenant, parent.response.id)) if parent else ()
+        seeds: tuple[bytes, ...] = ()
+        if lost and keep_s is not None and parent and self._seeds:
+            seeds = await self._seeds.of(tenant, parent.response.id)
         try:
-            return await ladder.answer(Whole(history, request.input, keep_s, reason, lost))
+            return await ladder.answer(Whole(history, request.input, keep_s, reason, lost, seeds))
         except NoPlugin as missing:
             reason = missing.reason
         except PrefixMissed as miss:
@@ -109,6 +131,7 @@ class RunningTurn:
     def __init__(
         self,
         store: ResponseStore,
+        seeds: Seeds | None,
         request: TurnRequest,
         tenant: TenantId,
         parent: Parent | None,
@@ -119,14 +142,22 @@ class RunningTurn:
         self.id = ResponseId(new_id("resp"))
         self.answer = answer
         self._store = store
+        self._seeds = seeds
         self._request = request
         self._tenant = tenant
         self._parent = parent
         self._stack = stack
+        self._seed: bytes | None = None
         self._body = body.new_body(request, self.id, model, answer.path, answer.reason)
 
     async def aclose(self) -> None:
         await self._stack.aclose()
+
+    async def settle(self) -> None:
+        """What no client waits for: keep the token ids of a turn that was committed. Call it once the
+        answer has gone out; without, a later reseed tokenizes more."""
+        if self._seeds is not None and self._seed is not None:
+            self._seeds.keep(self._tenant, self.id, self._seed)
 
     async def events(self) -> AsyncIterator[Event]:
         """The response's events. The last is `response.completed` or `.incomplete`, after the commit, or
@@ -162,5 +193,7 @@ class RunningTurn:
             created_at=datetime.fromtimestamp(self._body["created_at"], UTC),
             body=self._body,
         )
-        checkpoint = self.answer.outcome.checkpoint
-        await self._store.save(Turn(stored, self._request.input, tuple(assembler.output), checkpoint))
+        outcome = self.answer.outcome
+        output = tuple(assembler.output)
+        await self._store.save(Turn(stored, self._request.input, output, outcome.checkpoint))
+        self._seed = outcome.seed

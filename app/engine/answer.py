@@ -97,7 +97,9 @@ class ChatAnswer:
             reason=receipt.reason or self._reason,
             reused_tokens=receipt.reused_tokens,
             tokenized_tokens=receipt.tokenized_tokens,
+            sampled_reused=receipt.sampled_reused,
             checkpoint=self._checkpoint(receipt),
+            seed=receipt.seed,
         )
 
     def _checkpoint(self, receipt: Receipt) -> Checkpoint | None:

@@ -163,7 +163,7 @@ def _stock_body(generation: Generation, prompt: Whole) -> dict[str, Any]:
 
 
 def _prefix_body(generation: Generation, prompt: Margin | Whole) -> PrefixChatRequest:
-    keep = Commit(ttl_s=prompt.keep_s) if prompt.keep_s is not None else None
+    keep = Commit(prompt.keep_s, seed=generation.keep_ids) if prompt.keep_s is not None else None
     if isinstance(prompt, Margin):
         at = prompt.checkpoint
         return PrefixChatRequest(
@@ -173,14 +173,16 @@ def _prefix_body(generation: Generation, prompt: Margin | Whole) -> PrefixChatRe
             messages=messages.margin(prompt.parent_output, prompt.new_input),
             prefix=Reference(at.ref, at.prefix_hash, at.token_count, at.fingerprint),
             commit=keep,
+            policy=generation.policy,
         )
     return PrefixChatRequest(
         protocol=PROTOCOL,
         namespace=generation.namespace,
         chat=_chat(generation),
         messages=messages.whole(generation.instructions, prompt.history, prompt.new_input),
-        reseed=Reseed(prompt.reason) if prompt.lost else None,
+        reseed=Reseed(prompt.reason, list(prompt.seeds)) if prompt.lost else None,
         commit=keep,
+        policy=generation.policy,
     )
 
 

@@ -64,6 +64,8 @@ def _start(settings: Settings, stack: ExitStack) -> Listener:
         worker_urls=workers,
         secret=secret,
         prefix_ttl_seconds=settings.prefix_ttl_seconds,
+        keep_token_ids=settings.keep_token_ids,
+        prefix_policy=settings.prefix_policy,
     )
     listener = Listener(app, sock)
     stack.callback(listener.stop)

@@ -24,6 +24,7 @@ class MemoryResponseStore:
     def __init__(self) -> None:
         self._turns: dict[Key, Turn] = {}
         self._tombstones: set[Key] = set()
+        self._seeds: dict[Key, bytes] = {}
 
     async def parent(self, tenant: TenantId, response_id: ResponseId) -> Parent | None:
         turn = self._live(tenant, response_id)
@@ -58,6 +59,7 @@ class MemoryResponseStore:
             return None
         key = (tenant, response_id)
         self._tombstones.add(key)
+        self._seeds.pop(key, None)
         self._turns[key] = replace(self._turns[key], checkpoint=None)
         for ancestor in self._line(key):
             if ancestor not in self._tombstones or self._has_child(ancestor):
@@ -65,6 +67,17 @@ class MemoryResponseStore:
             self._tombstones.remove(ancestor)
             del self._turns[ancestor]
         return [turn.checkpoint] if turn.checkpoint else []
+
+    async def save_seed(self, tenant: TenantId, response_id: ResponseId, seed: bytes) -> None:
+        turn = self._turns.get((tenant, response_id))
+        if turn is not None and turn.checkpoint is not None:
+            self._seeds[tenant, response_id] = seed
+
+    async def seeds(self, tenant: TenantId, response_id: ResponseId) -> list[bytes]:
+        if (tenant, response_id) not in self._turns:
+            return []
+        line = [*self._line((tenant, response_id))]
+        return [self._seeds[key] for key in reversed(line) if key in self._seeds]
 
     async def ping(self) -> None:
         """Always there."""

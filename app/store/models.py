@@ -23,6 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 PARENT_FK = "fk_responses_previous_response"
+SEED_FK = "fk_seeds_checkpoint"
 
 INPUT = "input"
 OUTPUT = "output"
@@ -101,3 +102,25 @@ class CheckpointRow(Base):
     proof: Mapped[bytes]
     worker: Mapped[str]
     expires_at: Mapped[datetime]
+
+
+class SeedRow(Base):
+    """A turn's token ids, as the worker packed them, written after the turn.
+
+    They go with the checkpoint, which a deletion removes at once, also from a response that stays as a
+    tombstone: so that a seed that comes late finds nothing to belong to.
+    """
+
+    __tablename__ = "seeds"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["tenant_id", "response_id"],
+            ["checkpoints.tenant_id", "checkpoints.response_id"],
+            name=SEED_FK,
+            ondelete="CASCADE",
+        ),
+    )
+
+    tenant_id: Mapped[str] = mapped_column(primary_key=True)
+    response_id: Mapped[str] = mapped_column(primary_key=True)
+    seed: Mapped[bytes]

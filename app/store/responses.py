@@ -1,7 +1,7 @@
 """Responses in Postgres: the adapter behind the `ResponseStore` port.
 
-Each reading call is one statement; `save` and `delete` are one transaction each, of a number of
-statements that no history makes larger.
+Each reading call is one statement; each writing one is a transaction, of a number of statements that
+no history makes larger.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from app.conversation.records import (
 from app.errors import PreviousResponseNotFound
 from app.store import statements
 from app.store.database import Database
-from app.store.models import INPUT, OUTPUT, PARENT_FK, CheckpointRow, ItemRow, ResponseRow
+from app.store.models import INPUT, OUTPUT, PARENT_FK, SEED_FK, CheckpointRow, ItemRow, ResponseRow, SeedRow
 from app.store.packing import pack_proof, unpack_proof
 
 
@@ -97,6 +97,21 @@ class PostgresResponseStore:
             else:
                 await connection.execute(statements.bury(tenant, response_id))
             return [_checkpoint(row) for row in lost]
+
+    async def save_seed(self, tenant: TenantId, response_id: ResponseId, seed: bytes) -> None:
+        row = {"tenant_id": tenant, "response_id": response_id, "seed": seed}
+        try:
+            async with self._database.transaction() as connection:
+                await connection.execute(insert(SeedRow).values(**row))
+        except exc.IntegrityError as error:
+            if SEED_FK not in str(error.orig):
+                raise
+
+    async def seeds(self, tenant: TenantId, response_id: ResponseId) -> list[bytes]:
+        if not _possible(response_id):
+            return []
+        async with self._database.reading() as connection:
+            return list((await connection.execute(statements.seeds(tenant, response_id))).scalars())
 
     async def ping(self) -> None:
         async with self._database.reading() as connection:

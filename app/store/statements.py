@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import aliased
 
 from app.conversation.records import ResponseId, TenantId
-from app.store.models import INPUT, OUTPUT, CheckpointRow, ItemRow, ResponseRow
+from app.store.models import INPUT, OUTPUT, CheckpointRow, ItemRow, ResponseRow, SeedRow
 
 RESPONSE = (
     ResponseRow.id,
@@ -44,12 +44,16 @@ def live_parent(tenant: TenantId, response_id: ResponseId) -> Select[Any]:
 
 def history(tenant: TenantId, response_id: ResponseId) -> Select[Any]:
     """A row per turn with `input_items` and `output_items`, from the root to `response_id`."""
-    newest = select(ResponseRow.id, ResponseRow.previous_response_id, literal(0).label("age"))
-    line = newest.where(_is(tenant, response_id)).cte("line", recursive=True)
-    older = select(ResponseRow.id, ResponseRow.previous_response_id, line.c.age + 1)
-    line = line.union_all(older.where(_is(tenant, line.c.previous_response_id)))
+    line = _line(tenant, response_id)
     columns = (_items(direction, tenant, line.c.id) for direction in (INPUT, OUTPUT))
     return select(*columns).select_from(line).order_by(line.c.age.desc())
+
+
+def seeds(tenant: TenantId, response_id: ResponseId) -> Select[Any]:
+    """A row per turn that has a seed, from the root to `response_id`."""
+    line = _line(tenant, response_id)
+    own = and_(SeedRow.tenant_id == tenant, SeedRow.response_id == line.c.id)
+    return select(SeedRow.seed).join(line, own).order_by(line.c.age.desc())
 
 
 def lock_conversation(tenant: TenantId, response_id: ResponseId) -> Select[Any]:
@@ -86,6 +90,14 @@ def removable(tenant: TenantId, response_id: ResponseId) -> Select[Any]:
 def bury(tenant: TenantId, response_id: ResponseId) -> Update:
     """Make a tombstone of it."""
     return update(ResponseRow).where(_is(tenant, response_id)).values(deleted_at=func.now())
+
+
+def _line(tenant: TenantId, response_id: ResponseId) -> CTE:
+    """A response and its ancestors: `id` and `age`, 0 for itself."""
+    newest = select(ResponseRow.id, ResponseRow.previous_response_id, literal(0).label("age"))
+    line = newest.where(_is(tenant, response_id)).cte("line", recursive=True)
+    older = select(ResponseRow.id, ResponseRow.previous_response_id, line.c.age + 1)
+    return line.union_all(older.where(_is(tenant, line.c.previous_response_id)))
 
 
 def _is(tenant: TenantId, response_id: Any) -> ColumnElement[bool]:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from openai import OpenAI
@@ -79,13 +80,14 @@ def client(service_url: str) -> Iterator[OpenAI]:
 
 
 @pytest.fixture
-def client_for(database: Database) -> Iterator[Callable[[str], OpenAI]]:
-    """A service of its own in front of a vLLM server, which ends with the test."""
+def client_for(database: Database) -> Iterator[Callable[..., OpenAI]]:
+    """A service of its own in front of a vLLM server, with create_app's settings; it ends with the test."""
     url = database.engine.url.render_as_string(hide_password=False)
     with ExitStack() as stack:
 
-        def start(vllm_url: str) -> OpenAI:
-            app = create_app(database_url=url, worker_urls=[vllm_url], secret=SECRET, prefix_ttl_seconds=3600)
+        def start(vllm_url: str, **settings: Any) -> OpenAI:
+            settings = {"secret": SECRET, "prefix_ttl_seconds": 3600, **settings}
+            app = create_app(database_url=url, worker_urls=[vllm_url], **settings)
             service = stack.enter_context(serving(app))
             return stack.enter_context(sdk(service))
 

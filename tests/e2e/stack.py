@@ -142,6 +142,10 @@ def chat(client: OpenAI, questions: list[str], **fields: Any) -> list[Response]:
     return answers
 
 
+def caching(response: Response) -> dict[str, Any]:
+    """What the turn did with its prefix, as the response tells it."""
+    return response.caching  # type: ignore[attr-defined, no-any-return]
+
+
 def path(response: Response) -> tuple[str, str | None]:
-    caching: dict[str, Any] = response.caching  # type: ignore[attr-defined]
-    return caching["path"], caching["reason"]
+    return caching(response)["path"], caching(response)["reason"]

@@ -12,6 +12,7 @@ from openai.types.responses import Response
 from sqlalchemy import Engine, event
 
 from app.prefix.hashing import ids_hash
+from tests.e2e.service import wait_until
 from tests.e2e.stack import Recorder, ask, chat, path, rendered_ids, running_requests, wait_until_idle
 
 FOLLOW_UPS = ["What is my name?", "Name three rivers.", "Say goodbye."]
@@ -115,9 +116,11 @@ def test_without_a_stream_the_answer_is_the_same_object(client: OpenAI, opening:
 
 def test_statements_do_not_grow_with_the_history(client: OpenAI) -> None:
     statements: list[str] = []
+    after_answers: list[str] = []
 
     def count(*args: Any) -> None:
-        statements.append(args[2])
+        # Whichever turn it falls into: the token ids are written beside the next one.
+        (after_answers if "seeds" in args[2] else statements).append(args[2])
 
     event.listen(Engine, "before_cursor_execute", count)
     try:
@@ -126,10 +129,12 @@ def test_statements_do_not_grow_with_the_history(client: OpenAI) -> None:
             before = len(statements)
             previous = ask(client, f"Say {n}.", previous, max_output_tokens=2).id
             per_turn.append(len(statements) - before)
+        assert wait_until(lambda: len(after_answers) >= 8, within_s=20)
     finally:
         event.remove(Engine, "before_cursor_execute", count)
     assert len(set(per_turn[1:])) == 1
     assert per_turn[1] <= 5
+    assert [statement.split()[0] for statement in after_answers] == ["INSERT"] * 8
 
 
 def test_deleted_responses_are_gone_and_their_children_go_on(client: OpenAI, opening: str) -> None:

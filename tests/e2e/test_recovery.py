@@ -1,31 +1,58 @@
 """What survives: vLLM killed between turns, the service killed in the middle of one."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 import httpx
 import pytest
 from openai import InternalServerError, OpenAI
 from sqlalchemy import text
 
+from app.conversation.records import DEFAULT_TENANT, ResponseId
 from app.local.vllm import LocalVllm
 from app.store.database import Database
+from app.store.responses import PostgresResponseStore
 from tests.e2e.service import free_port
-from tests.e2e.stack import SECRET, ask, path, sdk
+from tests.e2e.stack import SECRET, ask, caching, path, sdk
+
+Seeds = Callable[[str], Awaitable[list[bytes]]]
 
 
-def test_a_conversation_goes_on_after_vllm_was_killed(
-    client_for: Callable[[str], OpenAI], vllm: LocalVllm
+@pytest.fixture
+def seeds(database: Database) -> Seeds:
+    """Reads the token ids that Postgres holds of a response and those before it."""
+
+    async def read(response_id: str) -> list[bytes]:
+        return await PostgresResponseStore(database).seeds(DEFAULT_TENANT, ResponseId(response_id))
+
+    return read
+
+
+async def all_written(seeds: Seeds, response_id: str, count: int) -> None:
+    """They are written after the answer."""
+    async with asyncio.timeout(30):
+        while len(await seeds(response_id)) < count:  # noqa: ASYNC110 - the service has its own loop
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.timeout(600)  # It starts vLLM, and once more.
+async def test_a_conversation_goes_on_after_vllm_was_killed(
+    client_for: Callable[..., OpenAI], vllm: LocalVllm, seeds: Seeds, checkpoints: Any
 ) -> None:
     client = client_for(vllm.url)
+    without = client_for(vllm.url, keep_token_ids=False)
     first = ask(client, "My name is Ada.")
     second = ask(client, "What is my name?", first.id)
     assert path(second) == ("hit", None)
     expected = ask(client, "Say it again.", second.id)
+    unkept = ask(without, "My name is Bob.")
+    await all_written(seeds, expected.id, 3)
 
     vllm.kill()
     with pytest.raises(InternalServerError) as caught:
@@ -37,7 +64,15 @@ def test_a_conversation_goes_on_after_vllm_was_killed(
     third = ask(client, "Say it again.", second.id)
     assert path(third) == ("reseed", "prefix_miss")
     assert third.output_text == expected.output_text
+    # The very ids that were there before, those that the model sampled included, and no more tokenized.
+    assert caching(third)["reused_tokens"] == caching(expected)["reused_tokens"] > 0
+    assert (await checkpoints(third.id)).prefix_hash == (await checkpoints(expected.id)).prefix_hash
     assert path(ask(client, "And again.", third.id)) == ("hit", None)
+
+    assert await seeds(unkept.id) == []
+    again = ask(without, "What is my name?", unkept.id)
+    assert path(again) == ("reseed", "prefix_miss")
+    assert caching(again)["reused_tokens"] == 0
 
 
 class Service:

@@ -37,6 +37,14 @@ async def test_models_equal_the_migrated_schema(database: Database) -> None:
         assert await connection.run_sync(differences) == []
 
 
+async def test_a_step_down_drops_the_seeds_alone(empty_database: Database) -> None:
+    await migrate.upgrade(empty_database)
+    await migrate.downgrade(empty_database, "0001")
+    assert await tables(empty_database) == {*Base.metadata.tables, "alembic_version"} - {"seeds"}
+    await migrate.upgrade(empty_database)
+    assert await migrate.current(empty_database) == migrate.head()
+
+
 async def test_upgrades_at_once_take_turns(empty_database: Database) -> None:
     others = [Database(str(empty_database.engine.url)) for _ in range(3)]
     await asyncio.gather(*(migrate.upgrade(other) for other in others))
@@ -55,11 +63,11 @@ async def test_the_lock_is_free_afterwards(empty_database: Database) -> None:
 async def test_a_failing_migration_leaves_nothing(empty_database: Database) -> None:
     async with empty_database.transaction() as connection:
         # In the way of the last table.
-        await connection.execute(text("CREATE TABLE checkpoints (x int)"))
+        await connection.execute(text("CREATE TABLE seeds (x int)"))
     try:
         await migrate.upgrade(empty_database)
     except Exception as error:
-        assert "checkpoints" in str(error)
+        assert "seeds" in str(error)
     else:
         raise AssertionError("the migration should have failed")
-    assert await tables(empty_database) == {"checkpoints"}
+    assert await tables(empty_database) == {"seeds"}

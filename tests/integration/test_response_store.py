@@ -227,6 +227,77 @@ async def test_a_turn_after_a_removed_parent_is_refused(store: ResponseStore, te
     assert not await known(store, late)
 
 
+async def seeded(store: ResponseStore, *turns: Turn) -> None:
+    for one in turns:
+        await store.save_seed(one.response.tenant, one.response.id, f"ids {one.response.id}".encode())
+
+
+async def test_seeds_come_back_oldest_first_and_of_the_own_branch(
+    store: ResponseStore, tenant: TenantId
+) -> None:
+    root = await saved(store, tenant, "root")
+    left, right = await saved(store, tenant, "left", root), await saved(store, tenant, "right", root)
+    gap = await saved(store, tenant, "gap", right)
+    leaf = await saved(store, tenant, "leaf", gap)
+    # Not in their order: writing one may take longer than the next turn.
+    await seeded(store, leaf, left, right, root)
+    assert await store.seeds(tenant, leaf.response.id) == [b"ids root", b"ids right", b"ids leaf"]
+    assert await store.seeds(tenant, gap.response.id) == [b"ids root", b"ids right"]
+    assert await store.seeds(tenant, left.response.id) == [b"ids root", b"ids left"]
+
+
+async def test_a_seed_is_any_bytes(store: ResponseStore, tenant: TenantId) -> None:
+    made = await saved(store, tenant, "a")
+    seed = bytes(range(256)) * 1000
+    await store.save_seed(tenant, made.response.id, seed)
+    assert await store.seeds(tenant, made.response.id) == [seed]
+
+
+async def test_a_deleted_response_has_no_seed_nor_gets_one(store: ResponseStore, tenant: TenantId) -> None:
+    root = await saved(store, tenant, "root")
+    middle = await saved(store, tenant, "middle", root)
+    leaf = await saved(store, tenant, "leaf", middle)
+    await seeded(store, root, middle, leaf)
+    await store.delete(tenant, middle.response.id)
+    assert await store.seeds(tenant, leaf.response.id) == [b"ids root", b"ids leaf"]
+    await store.delete(tenant, leaf.response.id)
+    assert await store.seeds(tenant, leaf.response.id) == []
+    await seeded(store, middle, leaf)
+    assert await store.seeds(tenant, middle.response.id) == []
+    assert await store.seeds(tenant, leaf.response.id) == []
+    assert await store.seeds(tenant, root.response.id) == [b"ids root"]
+
+
+async def test_a_tombstone_gets_no_seed(store: ResponseStore, tenant: TenantId) -> None:
+    root = await saved(store, tenant, "root")
+    leaf = await saved(store, tenant, "leaf", root)
+    await store.delete(tenant, root.response.id)
+    await seeded(store, root, leaf)
+    assert await store.seeds(tenant, leaf.response.id) == [b"ids leaf"]
+
+
+async def test_seeds_of_a_turn_that_is_not_cached_or_not_there(
+    store: ResponseStore, tenant: TenantId
+) -> None:
+    bare = turn(tenant, "a", cached=False)
+    await store.save(bare)
+    await seeded(store, bare, turn(tenant, "unknown"))
+    for response_id in ("a", "unknown", "", "a\x00", "\ud800"):
+        assert await store.seeds(tenant, ResponseId(response_id)) == []
+
+
+async def test_a_tenant_has_its_own_seeds(store: ResponseStore, tenant: TenantId) -> None:
+    stranger = TenantId(f"{tenant}_x")
+    mine, theirs = await saved(store, tenant, "a"), await saved(store, stranger, "b")
+    await seeded(store, mine)
+    await store.save_seed(stranger, mine.response.id, b"not theirs")
+    assert await store.seeds(stranger, mine.response.id) == []
+    same = await saved(store, stranger, "a", theirs)
+    assert await store.seeds(stranger, same.response.id) == []
+    await store.delete(stranger, same.response.id)
+    assert await store.seeds(tenant, mine.response.id) == [b"ids a"]
+
+
 async def test_ping(store: ResponseStore) -> None:
     await store.ping()
 
@@ -236,6 +307,7 @@ async def test_both_stores_agree_after_random_work(database: Database, tenant: T
     chance = random.Random(seed)
     stores: list[ResponseStore] = [MemoryResponseStore(), PostgresResponseStore(database)]
     turns: list[Turn] = []
+    seeds: list[Turn] = []
     for n in range(40):
         subject = chance.choice(turns) if turns else None
         if subject is not None and chance.random() < 0.45:
@@ -246,6 +318,11 @@ async def test_both_stores_agree_after_random_work(database: Database, tenant: T
             outcomes = [await outcome(store, new) for store in stores]
             assert outcomes[0] == outcomes[1]
             turns.append(new)
+            late = chance.choice(turns)
+            if late not in seeds:
+                seeds.append(late)
+                for store in stores:
+                    await seeded(store, late)
     for one in turns:
         views = [await view(store, one) for store in stores]
         assert views[0] == views[1]
@@ -265,4 +342,4 @@ async def view(store: ResponseStore, of: Turn) -> object:
         history = await store.history(*key)
     except PreviousResponseNotFound:
         history = None
-    return await store.parent(*key), await store.get(*key), history
+    return await store.parent(*key), await store.get(*key), history, await store.seeds(*key)

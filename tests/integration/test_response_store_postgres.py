@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, text
+from sqlalchemy.exc import IntegrityError
 
 from app.conversation.records import Checkpoint, ResponseId, TenantId, Turn
 from app.errors import PreviousResponseNotFound, StoreUnavailable
@@ -49,13 +50,13 @@ def statements(database: Database) -> Iterator[list[str]]:
 async def rows(database: Database, tenant: TenantId) -> dict[str, int]:
     found = {}
     async with database.reading() as connection:
-        for table in ("responses", "items", "checkpoints"):
+        for table in NOTHING:
             count = text(f"SELECT count(*) FROM {table} WHERE tenant_id = :tenant")
             found[table] = (await connection.execute(count, {"tenant": tenant})).scalar_one()
     return found
 
 
-NOTHING = {"responses": 0, "items": 0, "checkpoints": 0}
+NOTHING = {"responses": 0, "items": 0, "checkpoints": 0, "seeds": 0}
 
 
 async def blocked(database: Database) -> int:
@@ -86,7 +87,7 @@ async def test_a_failing_last_insert_leaves_nothing(
     assert seen == ["INSERT", "INSERT", "INSERT"]
     assert await rows(database, tenant) == NOTHING
     await store.save(whole)
-    assert await rows(database, tenant) == {"responses": 1, "items": 3, "checkpoints": 1}
+    assert await rows(database, tenant) == {"responses": 1, "items": 3, "checkpoints": 1, "seeds": 0}
 
 
 async def test_a_cancelled_save_leaves_nothing(
@@ -136,7 +137,8 @@ async def test_a_history_is_one_statement(
         last = await saved(store, tenant, f"r{n}", last)
     with statements(database) as seen:
         await store.history(tenant, last.response.id)
-    assert seen == ["WITH"]
+        await store.seeds(tenant, last.response.id)
+    assert seen == ["WITH", "WITH"]
 
 
 async def test_reading_has_no_transaction_to_begin_and_end(database: Database) -> None:
@@ -228,6 +230,51 @@ async def test_a_tombstone_made_while_its_last_child_is_deleted_goes_too(
     assert await rows(database, tenant) == NOTHING
 
 
+async def test_a_seed_written_during_the_deletion_of_its_response(
+    store: PostgresResponseStore, database: Database, tenant: TenantId
+) -> None:
+    """Whichever comes first, none is left: also of a response that stays as a tombstone."""
+    root = await saved(store, tenant, "root")
+    leaf = await saved(store, tenant, "leaf", root)
+    seed = "INSERT INTO seeds VALUES (:tenant, :id, 'ids')"
+    async with database.transaction() as writing:
+        await writing.execute(text(seed), {"tenant": tenant, "id": "root"})
+        deletion = await started(store.delete(tenant, root.response.id), database)
+    assert await deletion == [root.checkpoint]
+    assert (await rows(database, tenant))["seeds"] == 0
+    async with database.transaction() as deleting:
+        await deleting.execute(text("DELETE FROM checkpoints WHERE tenant_id = :tenant"), {"tenant": tenant})
+        write = await started(store.save_seed(tenant, leaf.response.id, b"ids"), database)
+    await write
+    assert (await rows(database, tenant))["seeds"] == 0
+
+
+async def test_removing_a_tenants_rows_removes_its_seeds(
+    store: PostgresResponseStore, database: Database, tenant: TenantId
+) -> None:
+    other = TenantId(f"{tenant}_x")
+    for owner in (tenant, other):
+        root = await saved(store, owner, "root")
+        for one in (root, await saved(store, owner, "leaf", root)):
+            await store.save_seed(owner, one.response.id, b"ids")
+    async with database.transaction() as connection:
+        await connection.execute(text("DELETE FROM responses WHERE tenant_id = :tenant"), {"tenant": tenant})
+    assert await rows(database, tenant) == NOTHING
+    assert (await rows(database, other))["seeds"] == 2
+
+
+async def test_a_seed_is_one_statement_and_a_second_one_is_an_error(
+    store: PostgresResponseStore, database: Database, tenant: TenantId
+) -> None:
+    made = await saved(store, tenant, "a")
+    with statements(database) as seen:
+        await store.save_seed(tenant, made.response.id, b"ids")
+    assert seen == ["INSERT", "COMMIT"]
+    with pytest.raises(IntegrityError):
+        await store.save_seed(tenant, made.response.id, b"others")
+    assert await store.seeds(tenant, made.response.id) == [b"ids"]
+
+
 async def test_a_whole_conversation_deleted_at_once(
     store: PostgresResponseStore, database: Database, tenant: TenantId
 ) -> None:
@@ -267,6 +314,8 @@ async def test_a_database_that_is_not_there(tenant: TenantId) -> None:
         store.get(tenant, ResponseId("a")),
         store.save(turn(tenant, "a")),
         store.delete(tenant, ResponseId("a")),
+        store.save_seed(tenant, ResponseId("a"), b"ids"),
+        store.seeds(tenant, ResponseId("a")),
     )
     for call in calls:
         with pytest.raises(StoreUnavailable) as error:

@@ -12,6 +12,7 @@ from app.conversation.engine import Delta, Generation, Margin, NoPlugin, Outcome
 from app.conversation.events import Event
 from app.conversation.plan import Caching, TurnRequest
 from app.conversation.records import DEFAULT_TENANT, Checkpoint, ResponseId, TenantId, Turn
+from app.conversation.seeds import Seeds
 from app.conversation.turns import Turns
 from app.errors import EngineError, PreviousResponseNotFound, StoreUnavailable
 from app.store.memory import MemoryResponseStore
@@ -28,6 +29,7 @@ class ScriptedAnswer:
     reason: str | None
     text: str
     checkpoint: Checkpoint | None
+    seed: bytes | None
     breaks_off: bool
     usage: Usage = field(default_factory=Usage)
 
@@ -39,16 +41,17 @@ class ScriptedAnswer:
 
     @property
     def outcome(self) -> Outcome:
-        return Outcome(self.path, self.reason, 3, 2, self.checkpoint)
+        return Outcome(self.path, self.reason, 3, 2, 1, self.checkpoint, self.seed)
 
 
 @dataclass
 class ScriptedWorker:
-    """Answers prompts; `misses` are raised, one per prompt, before it does."""
+    """Answers prompts; `misses` are raised, one per prompt, before it does. Seeds are numbered as prompts."""
 
     prefix_refusal: str | None = None
     misses: list[Exception] = field(default_factory=list)
     prompts: list[Margin | Whole] = field(default_factory=list)
+    generations: list[Generation] = field(default_factory=list)
     running: int = 0
     breaks_off: bool = False
     checkpoint: Checkpoint = CHECKPOINT
@@ -56,6 +59,7 @@ class ScriptedWorker:
     @asynccontextmanager
     async def answer(self, generation: Generation, prompt: Margin | Whole) -> AsyncIterator[ScriptedAnswer]:
         self.prompts.append(prompt)
+        self.generations.append(generation)
         if self.misses:
             raise self.misses.pop(0)
         if isinstance(prompt, Margin):
@@ -65,7 +69,8 @@ class ScriptedWorker:
         self.running += 1
         try:
             kept = self.checkpoint if prompt.keep_s is not None else None
-            yield ScriptedAnswer(path, reason, "hi", kept, self.breaks_off)
+            seed = b"%d" % len(self.prompts) if kept and generation.keep_ids else None
+            yield ScriptedAnswer(path, reason, "hi", kept, seed, self.breaks_off)
         finally:
             self.running -= 1
 
@@ -86,14 +91,16 @@ def request(previous: str | None = None, **changes: Any) -> TurnRequest:
 
 
 class Chat:
-    def __init__(self, store: MemoryResponseStore | None = None) -> None:
+    def __init__(self, store: MemoryResponseStore | None = None, seeds: Seeds | None = None) -> None:
         self.store = store or MemoryResponseStore()
         self.worker = ScriptedWorker()
-        self.turns = Turns(self.store, self.worker, lambda tenant: f"ns-{tenant}")
+        self.turns = Turns(self.store, self.worker, lambda tenant: f"ns-{tenant}", "sampled", seeds)
 
     async def turn(self, made: TurnRequest) -> list[Event]:
         running = await self.turns.start(made, DEFAULT_TENANT)
-        return [event async for event in running.events()]
+        events = [event async for event in running.events()]
+        await running.settle()
+        return events
 
     async def response(self, made: TurnRequest) -> dict[str, Any]:
         response: dict[str, Any] = (await self.turn(made))[-1]["response"]
