@@ -91,8 +91,8 @@ class PluginInfo(msgspec.Struct, frozen=True):
     """How many added tokens of the tokenizer are safe boundaries."""
     refusal: str | None
     """Why this process tokenizes every turn in full, if it does."""
-    detokenizer: str
-    """`tail`: primed with the prompt's tail; else why vLLM's own way was left alone."""
+    savings: dict[str, str]
+    """What vLLM's engine is spared: `on`, or why vLLM's own way was left alone."""
 
 
 class RenderAnswer(msgspec.Struct, frozen=True):

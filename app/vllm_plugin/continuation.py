@@ -6,6 +6,7 @@ rules, and what breaks weaker ones, are in docs/adr/0002-exactness-by-re-proof.m
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -36,6 +37,18 @@ class Continuation:
     sampled_tokens: int
     span_tokens: int
     text_hash: str
+
+    def delta(self) -> dict[str, Any]:
+        """The fields of a Node that say what it adds to its parent."""
+        return {
+            "keep_boundaries": self.keep_boundaries,
+            "keep_tokens": self.keep_tokens,
+            "keep_chars": self.keep_chars,
+            "ids": self.ids,
+            "boundaries": self.boundaries,
+            "span_hashes": self.span_hashes,
+            "sampled": self.sampled,
+        }
 
 
 def continue_prompt(tokenizer: BoundaryTokenizer, text: str, known: Known) -> Continuation:

@@ -5,8 +5,8 @@ tokens. What a next token adds to the text depends on far less: here the stream 
 safe boundary on that has some ordinary tokens after it. At such a token no character and no run of byte
 tokens is cut in two, and the tokens after it keep a decoder from taking the next one for a text's first.
 
-Seen in vLLM 0.32.0, v1/engine/detokenizer.py, which looks `DecodeStream` up on its module so that it can be
-replaced.
+Seen in vLLM 0.26.0 and 0.32.0, v1/engine/detokenizer.py, which looks `DecodeStream` up on its module so that
+it can be replaced.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -15,7 +15,6 @@ from typing import Any
 import tokenizers.decoders
 from tokenizers import Tokenizer
 
-TESTED_VLLM = "0.32."
 _ORDINARY_TOKENS = 16
 SHORT_PROMPT = 1024
 """Tokens; below, priming costs nothing worth saving."""

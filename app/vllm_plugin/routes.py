@@ -1,6 +1,5 @@
 """The prefix protocol's HTTP routes on vLLM's own server. Private: every call needs the shared secret."""
 
-import hmac
 from typing import Any
 
 import msgspec
@@ -8,29 +7,16 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from vllm.entrypoints.serve.utils.api_utils import load_aware_call, with_cancellation
 
-from app.prefix.wire import PROTOCOL, SECRET_HEADER, PrefixChatRequest
+from app.prefix.wire import PROTOCOL, PrefixChatRequest
+from app.vllm_plugin.access import Refused, secret_required
+from app.vllm_plugin.references import PrefixMiss
 from app.vllm_plugin.seam import ErrorResponse
 from app.vllm_plugin.service import PrefixService
-from app.vllm_plugin.turn import PrefixMiss
-
-
-class Refused(Exception):
-    """An answer other than 200 that a route gives on purpose."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status, self.code = status, code
 
 
 def build_router(secret: str) -> APIRouter:
     """Routes under /prefix/v1. The service is found at `app.state.marginalia` when a call comes."""
-
-    async def authenticated(request: Request) -> None:
-        given = request.headers.get(SECRET_HEADER, "")
-        if not hmac.compare_digest(given.encode(), secret.encode()):
-            raise Refused(401, "wrong_secret", f"the header {SECRET_HEADER} does not hold the shared secret")
-
-    router = APIRouter(prefix="/prefix/v1", dependencies=[Depends(authenticated)])
+    router = APIRouter(prefix="/prefix/v1", dependencies=[Depends(secret_required(secret))])
 
     @router.get("/info")
     async def info(request: Request) -> Response:
@@ -72,13 +58,8 @@ async def _chat(body: PrefixChatRequest, raw_request: Request) -> Response:
     return StreamingResponse(answer, headers=headers, media_type="text/event-stream")
 
 
-async def on_refused(_: Request, exc: Exception) -> Response:
-    """Exception handler for Refused and PrefixMiss."""
-    status, code = (exc.status, exc.code) if isinstance(exc, Refused) else (409, getattr(exc, "code", ""))
-    return JSONResponse({"error": {"message": str(exc), "type": "prefix", "code": code}}, status)
-
-
 HANDLED = (Refused, PrefixMiss)
+"""Exceptions for access.on_refused."""
 
 
 def _service(request: Request) -> PrefixService:

@@ -2,20 +2,24 @@
 
 vLLM's own `OpenAIServingChat` goes on doing the sampling parameters, reasoning and tool parsing, structured
 output and streaming. Per request it is copied (shallowly) and two of its parts are replaced: the renderer's
-`render_chat_async`, which turns messages into token ids, and the engine client's `generate`, whose outputs
-are observed on their way. Seen in vLLM 0.32.0: entrypoints/openai/chat_completion/serving.py and
-renderers/{online_renderer,base}.py.
+`render_messages_async`, which gives the prompt as text and here as token ids too, and the engine client's
+`generate`, whose outputs are observed on their way. Seen in vLLM 0.26.0 to 0.32.0:
+entrypoints/openai/chat_completion/serving.py and renderers/{online_renderer,base}.py.
 """
 
 import copy
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import vllm
-from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest, ChatCompletionResponse
-from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+
+# From where chat serving itself has them: their own modules move from version to version.
+from vllm.entrypoints.openai.chat_completion.serving import (
+    ChatCompletionRequest,
+    ChatCompletionResponse,
+    ErrorResponse,
+)
 
 Prompt = dict[str, Any]
 RenderIds = Callable[
@@ -35,6 +39,10 @@ class Observed:
     finished: bool = False
     """The generation came to its own end: neither an error nor an abort."""
     cached_tokens: int | None = None
+    samples: dict[int, list[int]] = field(default_factory=dict)
+    """Ids that the engine sampled, by choice, a sampled end token and what a stop string cut off included."""
+    generations: int = 0
+    """Beam search starts one per token and beam."""
 
 
 class _ObservedEngine:
@@ -48,7 +56,11 @@ class _ObservedEngine:
         return getattr(self._client, name)
 
     async def generate(self, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
+        self._observed.generations += 1
         async for output in self._client.generate(*args, **kwargs):
+            # Chat serving asks for deltas or for one final output, never for the same ids twice.
+            for choice in output.outputs:
+                self._observed.samples.setdefault(choice.index, []).extend(choice.token_ids)
             if output.num_cached_tokens is not None:
                 self._observed.cached_tokens = output.num_cached_tokens
             if output.finished:
@@ -61,39 +73,30 @@ class _ObservedEngine:
 def continuing_chat(serving: Any, render_ids: RenderIds, observed: Observed) -> Any:
     """A copy of vLLM's chat serving for one request, whose prompt `render_ids` makes."""
     stock = serving.online_renderer.renderer
+    renderer = copy.copy(stock)
 
     async def render_chat_async(
-        conversations: Sequence[list[Any]],
-        chat_params: Any,
-        tok_params: Any = None,
-        *,
-        prompt_extras: dict[str, Any] | None = None,
-        skip_mm_cache: bool = False,
-    ) -> tuple[list[Any], list[Any]]:
-        # The stock method, with the tokenization of its text replaced.
-        arrival_time = time.time()
-        (messages,) = conversations
-        tok_params = tok_params or stock.default_chat_tok_params
+        conversations: Sequence[list[Any]], chat_params: Any, tok_params: Any = None, **rest: Any
+    ) -> Any:
+        # The stock method on the copy, which finds its prompt tokenized: the limits on its length, the cache
+        # salt and what else a version adds are its own.
+        limits = tok_params or stock.default_chat_tok_params
 
-        async def render_text(all_messages: list[Any], params: Any) -> tuple[Any, Prompt]:
-            conversation, prompt = await stock.render_messages_async(all_messages, params)
+        async def render_text(messages: list[Any], params: Any) -> tuple[Any, Prompt]:
+            conversation, prompt = await stock.render_messages_async(messages, params)
             text_only = "prompt" in prompt and "multi_modal_data" not in prompt
-            if text_only and not (tok_params.add_special_tokens or tok_params.return_token_offsets):
-                return conversation, tok_params.apply_pre_tokenization(stock.tokenizer, prompt)
+            if text_only and not (limits.add_special_tokens or limits.return_token_offsets):
+                return conversation, limits.apply_pre_tokenization(stock.tokenizer, prompt)
             # No text, or more is wanted than the ids of the text alone: vLLM's own tokenization.
-            (tokenized,) = await stock.tokenize_prompts_async([prompt], tok_params)
+            (tokenized,) = await stock.tokenize_prompts_async([prompt], limits)
             return conversation, tokenized
 
-        conversation, prompt = await render_ids(messages, chat_params, render_text)
-        prompt = tok_params.apply_post_tokenization(stock.tokenizer, prompt)
-        extras = {**(prompt_extras or {}), "media_io_kwargs": chat_params.media_io_kwargs or {}}
-        stock._apply_prompt_extras([prompt], extras)
-        engine_input = await stock.process_for_engine_async(
-            prompt, arrival_time, skip_mm_cache=skip_mm_cache, tok_params=tok_params
-        )
-        return [conversation], [engine_input]
+        async def render_messages_async(messages: list[Any], params: Any) -> tuple[Any, Prompt]:
+            return await render_ids(messages, params, render_text)
 
-    renderer = copy.copy(stock)
+        renderer.render_messages_async = render_messages_async
+        return await type(stock).render_chat_async(renderer, conversations, chat_params, tok_params, **rest)
+
     renderer.render_chat_async = render_chat_async
     online_renderer = copy.copy(serving.online_renderer)
     online_renderer.renderer = renderer
@@ -103,8 +106,28 @@ def continuing_chat(serving: Any, render_ids: RenderIds, observed: Observed) -> 
     return chat
 
 
-def refusal(serving: Any) -> str | None:
-    """Why this server's prompts cannot be made outside its renderer, if so."""
+async def check(serving: Any) -> None:
+    """Raises AttributeError or TypeError where chat serving does not take its prompt from `continuing_chat`.
+
+    Another error, such as a template's that wants another conversation, says nothing of that.
+    """
     if serving.online_renderer.use_harmony:
-        return "harmony_renderer"
-    return None
+        return  # See harmony_seam.
+
+    async def mark(messages: list[Any], params: Any, render: Any) -> tuple[Any, Prompt]:
+        conversation, prompt = await render(messages, params)
+        return conversation, {**prompt, "prompt_token_ids": [_MARK]}
+
+    request = ChatCompletionRequest(messages=[{"role": "user", "content": "x"}])
+    try:
+        rendered = await continuing_chat(serving, mark, Observed()).render_chat_request(request)
+    except (AttributeError, TypeError):
+        raise
+    except Exception:
+        return
+    if not isinstance(rendered, ErrorResponse) and rendered[1][0]["prompt_token_ids"] != [_MARK]:
+        raise AttributeError("chat serving does not render its prompt by render_messages_async")
+
+
+_MARK = 0
+"""A token id that no conversation renders to alone."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from app.prefix import hashing
 from app.prefix.wire import Boundary
-from app.vllm_plugin.known import NOTHING, Known, SampledSpan, TokenIds
+from app.vllm_plugin.known import SampledSpan, TokenIds
 from app.vllm_plugin.store import Node
 
 logger = logging.getLogger("vllm.marginalia")
@@ -65,30 +65,27 @@ def pack(node: Node, tokenizer: bytes) -> bytes:
     return zlib.compress(_pack(seed), 1)
 
 
-def restore(seeds: Sequence[bytes], tokenizer: bytes) -> Known:
-    """The newest prompt that `seeds` have all of; NOTHING if there is none, or what they hold is damaged."""
+def restore(seeds: Sequence[bytes], tokenizer: bytes) -> Node | None:
+    """The newest prompt that `seeds` have all of, without messages; None if there is none, or what they
+    hold is damaged."""
     try:
         found = [_unpack(zlib.decompress(seed)) for seed in seeds]
-        known = _newest_whole({seed.ref: seed for seed in found if seed.tokenizer == tokenizer})
+        return _newest_whole({seed.ref: seed for seed in found if seed.tokenizer == tokenizer})
     except (zlib.error, msgspec.DecodeError, ValueError) as error:
         logger.warning("Marginalia tokenizes a conversation again, its seeds are damaged: %s", error)
-        return NOTHING
-    return known
+        return None
 
 
-def _newest_whole(seeds: dict[bytes, _Seed]) -> Known:
+def _newest_whole(seeds: dict[bytes, _Seed]) -> Node | None:
     nodes: dict[bytes | None, Node | None] = {None: None}
     # Parents come before their children: what has none here is not whole.
     for seed in seeds.values():
         if seed.parent in nodes:
             nodes[seed.ref] = _node(seed, nodes[seed.parent])
     newest = list(nodes.values())[-1]
-    if newest is None:
-        return NOTHING
-    known = newest.known()
-    if hashing.ids_hash(np.ascontiguousarray(known.ids, dtype="<i4").data) != newest.hash:
+    if newest is not None and hashing.ids_hash(newest.all_ids().astype("<i4").data) != newest.hash:
         raise ValueError("the token ids are not those that were hashed")
-    return known
+    return newest
 
 
 def _node(seed: _Seed, parent: Node | None) -> Node:

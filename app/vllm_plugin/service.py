@@ -12,13 +12,17 @@ import msgspec
 
 from app.prefix.hashing import Ref
 from app.prefix.wire import PROTOCOL, RECEIPT_EVENT, PluginInfo, PrefixChatRequest, RenderAnswer, Worker
-from app.vllm_plugin import detokenizer, seam
+from app.vllm_plugin import detokenizer, harmony_seam, seam
 from app.vllm_plugin.canary import Canary
+from app.vllm_plugin.harmony import HarmonyEncoder
+from app.vllm_plugin.harmony_turn import HarmonyTurn
+from app.vllm_plugin.references import PrefixMiss, resolve
 from app.vllm_plugin.savings import ON
 from app.vllm_plugin.seam import ChatCompletionRequest, ChatCompletionResponse, ErrorResponse
 from app.vllm_plugin.store import Node, PrefixStore
+from app.vllm_plugin.template import GenerationPrompts
 from app.vllm_plugin.tokenization import BoundaryTokenizer
-from app.vllm_plugin.turn import PrefixMiss, Turn, resolve
+from app.vllm_plugin.turn import Turn
 
 logger = logging.getLogger("vllm.marginalia")
 
@@ -41,15 +45,13 @@ class PrefixService:
         """`savings`: what this process's engine is spared, see savings.py; none where there is no engine."""
         self._serving = serving
         self.canary = Canary(canary_share)
-        self._generation_prompts: dict[str, str] = {}
+        self._generation_prompts = GenerationPrompts()
         self._turns: Counter[str] = Counter()
         self._misses: Counter[str] = Counter()
         self.store = PrefixStore(budget_bytes)
         self.worker = Worker(id=secrets.token_hex(8), epoch=secrets.token_hex(8))
-        self.refusal = seam.refusal(serving)
-        if self.refusal is None:
-            self._tokenizer = BoundaryTokenizer(serving.renderer.tokenizer)
-            self.refusal = self._tokenizer.refusal
+        self._tokenizer = self._load_tokenizer()
+        self.refusal = self._tokenizer.refusal
         self._savings = dict(savings or {})
         if self._savings.get("detokenizer") == ON:
             self._savings["detokenizer"] = self.refusal or self._prime_detokenizer()
@@ -74,6 +76,9 @@ class PrefixService:
 
     def _prime_detokenizer(self) -> str:
         known = self._tokenizer
+        if isinstance(known, HarmonyEncoder):
+            # It decodes with the model's own tokenizer, whoever encoded.
+            known = BoundaryTokenizer(self._serving.renderer.tokenizer)
         detokenizer.prime_with_tail(known.backend, known.admissible, known.added)
         return ON
 
@@ -151,7 +156,8 @@ class PrefixService:
         chat = ChatCompletionRequest(
             **{**request.chat, "messages": request.messages, "cache_salt": request.namespace}
         )
-        turn = Turn(
+        kind = HarmonyTurn if isinstance(self._tokenizer, HarmonyEncoder) else Turn
+        turn = kind(
             request,
             chat,
             base,
@@ -167,11 +173,18 @@ class PrefixService:
             raise PrefixMiss("not_continuable", f"this server keeps no prefixes: {self.refusal}")
         if self._tokenizer.changed():
             # Tokens were added at run time: what is resident was tokenized without them.
-            self._tokenizer = BoundaryTokenizer(self._serving.renderer.tokenizer)
+            self._tokenizer = self._load_tokenizer()
             self.store.clear()
         return resolve(self.store, request)
 
+    def _load_tokenizer(self) -> Any:
+        if harmony_seam.uses_harmony(self._serving):
+            return harmony_seam.harmony_encoder()
+        return BoundaryTokenizer(self._serving.renderer.tokenizer)
+
     def _continuing(self, turn: Turn) -> Any:
+        if isinstance(turn, HarmonyTurn):
+            return harmony_seam.continuing_harmony_chat(self._serving, turn.render_harmony, turn.observed)
         return seam.continuing_chat(self._serving, turn.render_ids, turn.observed)
 
     def drop(self, ref: str) -> bool:

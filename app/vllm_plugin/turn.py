@@ -1,9 +1,9 @@
-"""One turn inside the worker: resolve the reference, re-prove it, tokenize the rest, keep the result."""
+"""One turn inside the worker: re-prove what is known of its prompt, tokenize the rest, keep the result."""
 
 import asyncio
 import dataclasses
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -21,13 +21,13 @@ from app.prefix.wire import (
 )
 from app.vllm_plugin.canary import same_tokens
 from app.vllm_plugin.continuation import Continuation, continue_prompt, with_kept
-from app.vllm_plugin.known import NOTHING, Known, SampledSpan, TokenIds, cut_spans
+from app.vllm_plugin.known import NOTHING, Known, SampledSpan, TokenIds
+from app.vllm_plugin.references import PrefixMiss
 from app.vllm_plugin.seam import VLLM_VERSION, ChatCompletionRequest, Observed, Prompt
 from app.vllm_plugin.seed import pack, restore
 from app.vllm_plugin.store import Node, PrefixStore
+from app.vllm_plugin.template import GenerationPrompts, RenderText, describe
 from app.vllm_plugin.tokenization import BoundaryTokenizer
-
-RenderText = Callable[..., Awaitable[tuple[Any, Prompt]]]
 
 _encode = msgspec.json.Encoder(enc_hook=list).encode
 """JSON of a validated message, its keys in their order: a template may print them.
@@ -35,40 +35,6 @@ _encode = msgspec.json.Encoder(enc_hook=list).encode
 `enc_hook`: pydantic leaves lists of content parts as iterators.
 """
 _decode = msgspec.json.Decoder().decode
-
-
-_FINGERPRINTS = 1024
-"""How many generation prompts are remembered: one per set of tools and template arguments."""
-
-
-class PrefixMiss(Exception):
-    """The reference cannot be used; raised before anything is sampled. `code` is one of wire.MISS_CODES."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-def resolve(store: PrefixStore, request: PrefixChatRequest) -> Node | None:
-    """The node that the request's reference names; None when it names none. Raises PrefixMiss."""
-    reference = request.prefix
-    if reference is None:
-        return None
-    try:
-        node = store.get(hashing.Ref(bytes.fromhex(reference.ref)))
-    except ValueError:
-        node = None
-    if node is None:
-        raise PrefixMiss("prefix_miss", "no such prefix is resident in this process")
-    if node.namespace != request.namespace:
-        raise PrefixMiss("namespace_mismatch", "the prefix belongs to another namespace")
-    if store.expired(node):
-        raise PrefixMiss("prefix_expired", "the prefix's time to live has passed")
-    if node.fingerprint != reference.fingerprint or node.model != request.chat.get("model", node.model):
-        raise PrefixMiss("fingerprint_mismatch", "model, tokenizer or template differ from the prefix's")
-    if node.hash != reference.hash or node.tokens != reference.tokens:
-        raise PrefixMiss("hash_mismatch", "the prefix's tokens differ from those that the reference names")
-    return node
 
 
 class Made(NamedTuple):
@@ -89,7 +55,7 @@ class Turn:
         base: Node | None,
         store: PrefixStore,
         tokenizer: BoundaryTokenizer,
-        generation_prompts: dict[str, str],
+        generation_prompts: GenerationPrompts,
         quarantined: Collection[str] = (),
     ) -> None:
         self._request = request
@@ -105,6 +71,7 @@ class Turn:
         chat.messages = [_decode(m) for m in self._margin]
         self.observed = Observed()
         self._candidate: Node | None = None
+        self._seed: Node | None = None
         self.made: Made | None = None
         self._render_ms = self._tokenize_ms = 0.0
         self._found = False
@@ -130,29 +97,35 @@ class Turn:
         """Render the whole conversation, tokenize what cannot be proved. See seam.RenderIds."""
         del margin  # As validated; the canonical bytes say the same.
         started = time.perf_counter()
-        self.fingerprint = self._fingerprint_of(params)
-        if self.fingerprint in self._quarantined:
-            raise PrefixMiss("quarantined", "a continued prompt of this model and template was wrong before")
-        if self.base is None:
-            self._find_ancestor()
+        self._begin(self._fingerprint_of(params))
         conversation, prompt = await render(self.messages(), params)
         rendered = time.perf_counter()
         self._render_ms = (rendered - started) * 1e3
         if "prompt_token_ids" in prompt:
-            if self.base is not None and not self._found:
-                raise PrefixMiss("not_continuable", "this conversation has no rendered text to prove")
-            ids = np.asarray(prompt["prompt_token_ids"], dtype=np.int32)
-            self.reason = "not_continuable"
-            self._account(ids)
-            return conversation, prompt
+            return conversation, self._unproved(prompt)
         text = prompt["prompt"]
-        suffix = await self._generation_prompt(params, render)
+        suffix = await self._generation_prompts.of(self.fingerprint, params, render)
         known = self.base.known() if self.base else NOTHING
         ids = await asyncio.to_thread(
             self._tokenize, text, known, len(text) - len(suffix) * text.endswith(suffix)
         )
         self._tokenize_ms = (time.perf_counter() - rendered) * 1e3
         return conversation, {**prompt, "prompt_token_ids": ids.tolist()}
+
+    def _begin(self, fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+        if fingerprint in self._quarantined:
+            raise PrefixMiss("quarantined", "a continued prompt of this model and template was wrong before")
+        if self.base is None:
+            self._find_ancestor()
+
+    def _unproved(self, prompt: Prompt) -> Prompt:
+        """A prompt whose ids vLLM made itself: nothing of it is known, and nothing kept."""
+        if self.base is not None and not self._found:
+            raise PrefixMiss("not_continuable", "this conversation has no rendered text to prove")
+        self.reason = "not_continuable"
+        self._account(np.asarray(prompt["prompt_token_ids"], dtype=np.int32))
+        return prompt
 
     def _find_ancestor(self) -> None:
         """A request with the whole history continues the longest part of it that is resident."""
@@ -168,21 +141,33 @@ class Turn:
         self._pins.enter_context(self._store.pinned(self.base))
 
     def _tokenize(self, text: str, known: Known, final_chars: int) -> TokenIds:
-        if self.base is None and self._request.reseed is not None and self._request.reseed.seeds:
-            known = restore(self._request.reseed.seeds, self._tokenizer.definition_hash)
+        restored = None
+        if self.base is None and self._request.reseed is not None:
+            restored = restore(self._request.reseed.seeds, self._tokenizer.definition_hash)
+            known = restored.known() if restored else NOTHING
         if self._request.policy == "canonical":
             known = known.canonical()
-        made = continue_prompt(self._tokenizer, text, known)
+        made = self._continue(text, known)
         ids = np.concatenate((known.ids[: made.keep_tokens], made.ids)) if made.keep_tokens else made.ids
         if self.base is not None and not _is_hit(known, made):
             self.path, self.reason = "rewind", "history_rewritten"
         elif self.base is not None:
             self.path, self.reason = "hit", "found_by_content" if self._found else None
         self._account(ids, made)
-        self._candidate = self._node(text, final_chars, known, made, ids)
-        sampled = (*cut_spans(known.sampled, made.keep_tokens, made.keep_chars), *made.sampled)
-        self.made = Made(text, ids, sampled)
+        self._candidate = self._seed = node = self._node(len(text), final_chars, made)
+        whole = with_kept(made, known, ids)
+        if restored is not None:
+            # Resident as a whole; as a seed a delta of those that Postgres has.
+            self._seed = dataclasses.replace(node, parent=restored)
+            self._candidate = dataclasses.replace(node, **whole.delta())
+        elif self._found:
+            # What was found may be another conversation's, whose seeds come with that one only.
+            self._seed = dataclasses.replace(node, parent=None, **whole.delta())
+        self.made = Made(text, ids, whole.sampled)
         return ids
+
+    def _continue(self, text: str, known: Known) -> Continuation:
+        return continue_prompt(self._tokenizer, text, known)
 
     def _account(self, ids: TokenIds, made: Continuation | None = None) -> None:
         self.tokens = len(ids)
@@ -193,16 +178,13 @@ class Turn:
         if self._request.reseed is not None:
             self.path, self.reason = "reseed", self._request.reseed.reason
 
-    def _node(self, text: str, final_chars: int, known: Known, made: Continuation, ids: TokenIds) -> Node:
+    def _node(self, text_chars: int, final_chars: int, made: Continuation) -> Node:
         base = self.base
         if base is not None and base.fingerprint == self.fingerprint:
             ref = hashing.extend_ref(base.ref, self._margin)
         else:
             root = hashing.root_ref(self._request.namespace, self.fingerprint)
             ref = hashing.extend_ref(root, [*(base.all_messages() if base else ()), *self._margin])
-        if base is None and made.keep_tokens:
-            # From seeds: there is no node that this could be a delta of.
-            made = with_kept(made, known, ids)
         return Node(
             ref=ref,
             parent=base,
@@ -210,30 +192,14 @@ class Turn:
             model=self._model,
             fingerprint=self.fingerprint,
             messages=self._margin,
-            keep_boundaries=made.keep_boundaries,
-            keep_tokens=made.keep_tokens,
-            keep_chars=made.keep_chars,
-            ids=made.ids,
-            boundaries=made.boundaries,
-            span_hashes=made.span_hashes,
-            sampled=made.sampled,
+            **made.delta(),
             hash=self._hash,
             final_chars=final_chars,
-            text_chars=len(text),
+            text_chars=text_chars,
             text_hash=made.text_hash,
             samples=(),
             expires_at=0.0,
         )
-
-    async def _generation_prompt(self, params: Any, render: RenderText) -> str:
-        """What the template adds to ask for an answer: only names paths. Rendered once per fingerprint."""
-        known = self._generation_prompts.get(self.fingerprint)
-        if known is None:
-            known = await generation_prompt(params, render)
-            if len(self._generation_prompts) >= _FINGERPRINTS:
-                self._generation_prompts.clear()
-            self._generation_prompts[self.fingerprint] = known
-        return known
 
     def _fingerprint_of(self, params: Any) -> str:
         tokenizer = self._tokenizer
@@ -243,16 +209,18 @@ class Turn:
                 self._model.encode(),
                 tokenizer.definition_hash,
                 self._request.policy.encode(),
-                _describe(params.chat_template or tokenizer.chat_template),
-                _describe(params.chat_template_content_format),
-                _describe(params.chat_template_kwargs),
+                describe(params.chat_template or tokenizer.chat_template),
+                describe(params.chat_template_content_format),
+                describe(params.chat_template_kwargs),
             )
         )
 
     def again(self) -> "Turn":
         """The same turn, to be made once more."""
         chat = self.chat.model_copy(update={"messages": [_decode(m) for m in self._margin]})
-        turn = Turn(self._request, chat, self.base, self._store, self._tokenizer, self._generation_prompts)
+        turn = type(self)(
+            self._request, chat, self.base, self._store, self._tokenizer, self._generation_prompts
+        )
         turn._found = self._found
         return turn
 
@@ -280,7 +248,6 @@ class Turn:
         """Keep the prompt, if the turn came to its end and asked for it, and say what was done."""
         kept = self._keep()
         commit = self._request.commit
-        wanted = kept is not None and commit is not None and commit.seed
         return Receipt(
             ref=kept.ref.hex() if kept else None,
             hash=self._hash,
@@ -296,10 +263,14 @@ class Turn:
             tokenize_ms=round(self._tokenize_ms, 3),
             worker=worker,
             sampled_reused=self.sampled_tokens,
-            seed=await asyncio.to_thread(pack, kept, self._tokenizer.definition_hash)
-            if kept and wanted
-            else None,
+            seed=await self._packed(kept) if kept and commit and commit.seed else None,
         )
+
+    async def _packed(self, kept: Node) -> bytes | None:
+        if self._seed is None:
+            return None
+        seed = dataclasses.replace(self._seed, ref=kept.ref, samples=kept.samples)
+        return await asyncio.to_thread(pack, seed, self._tokenizer.definition_hash)
 
     def _keep(self) -> Node | None:
         commit, node = self._request.commit, self._candidate
@@ -318,23 +289,3 @@ def _is_hit(known: Known, made: Continuation) -> bool:
     """Whether all of the known prompt but its generation prompt still stands."""
     final = [b.chars for b in known.boundaries if b.chars <= known.final_chars]
     return not final or made.keep_chars >= final[-1]
-
-
-def _describe(value: Any) -> bytes:
-    return msgspec.json.encode(value, order="sorted", enc_hook=repr)
-
-
-async def generation_prompt(params: Any, render: RenderText) -> str:
-    """The text by which a one-message conversation grows with `add_generation_prompt`; "" if unknown."""
-
-    async def text(wanted: bool) -> str:
-        kwargs = {**params.chat_template_kwargs, "add_generation_prompt": wanted}
-        changed = dataclasses.replace(params, chat_template_kwargs=kwargs)
-        _, prompt = await render([{"role": "user", "content": "x"}], changed)
-        return str(prompt["prompt"])
-
-    try:
-        without, with_prompt = await text(False), await text(True)
-    except Exception:  # A template may refuse such a conversation; this only names paths.
-        return ""
-    return with_prompt.removeprefix(without) if with_prompt.startswith(without) else ""

@@ -153,11 +153,13 @@ _TOOLS = (
 )
 
 
-def options() -> Strategy:
+def options(family: Family) -> Strategy:
     """Options of the chat request that reach the template or the tokenization."""
+    efforts = {"reasoning_effort": st.sampled_from(_EFFORTS)} if family.harmony else {}
     return st.fixed_dictionaries(
         {},
         optional={
+            **efforts,
             "tools": st.lists(st.sampled_from(_TOOLS), min_size=1, max_size=2),
             "chat_template_kwargs": st.fixed_dictionaries(
                 {}, optional={"enable_thinking": st.booleans(), "unknown": st.integers(0, 2)}
@@ -166,6 +168,9 @@ def options() -> Strategy:
             "continue_final_message": st.sampled_from((False, False, True)),
         },
     ).map(_consistent)
+
+
+_EFFORTS = ("low", "medium", "high", "none", "minimal")
 
 
 def _consistent(chosen: dict[str, Any]) -> dict[str, Any]:
@@ -182,7 +187,7 @@ def steps(family: Family) -> Strategy:
             st.lists(messages(family), min_size=1, max_size=3).map(lambda groups: sum(groups, ())),
             exchanges(family),
         ),
-        st.one_of(st.none(), st.none(), st.none(), options()),
+        st.one_of(st.none(), st.none(), st.none(), options(family)),
         st.sampled_from((3600,) * 12 + (0,)),
         st.sampled_from((True,) * 9 + (False,)),
     )

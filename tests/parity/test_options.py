@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app.prefix.wire import Commit, PrefixChatRequest, Receipt, Reference
-from app.vllm_plugin.turn import PrefixMiss
+from app.vllm_plugin.references import PrefixMiss
 from tests.parity.offline import MODEL, Offline, Prompt, Refused
 
 HISTORY = [

@@ -1,14 +1,15 @@
 """Seeds: what another process can make of a conversation that it never saw."""
 
 import dataclasses
+import logging
 
 import numpy as np
 import pytest
 
 from app.prefix.hashing import Ref, ids_hash
 from app.prefix.wire import Boundary
-from app.vllm_plugin.known import NOTHING, SampledSpan
-from app.vllm_plugin.seed import pack, restore
+from app.vllm_plugin.known import SampledSpan
+from app.vllm_plugin.seed import logger, pack, restore
 from app.vllm_plugin.store import Node
 
 TOKENIZER = b"definition"
@@ -48,7 +49,9 @@ def chain() -> list[Node]:
 
 
 def test_the_newest_prompt_comes_back_whole(chain: list[Node]) -> None:
-    known, original = restore([pack(n, TOKENIZER) for n in chain], TOKENIZER), chain[-1].known()
+    restored, original = restore([pack(n, TOKENIZER) for n in chain], TOKENIZER), chain[-1].known()
+    assert restored is not None
+    known = restored.known()
     assert known.ids.tolist() == original.ids.tolist() == [5, 6, 7, 8, 10]
     assert known.ids.dtype == np.int32
     assert [s.tolist() for s in known.samples] == [[3, 70_000]]
@@ -59,21 +62,27 @@ def test_the_newest_prompt_comes_back_whole(chain: list[Node]) -> None:
 
 def test_what_lacks_its_parent_is_not_whole(chain: list[Node]) -> None:
     first, second, third = (pack(n, TOKENIZER) for n in chain)
-    assert restore([first, third], TOKENIZER).ids.tolist() == [5, 6, 7, 200_000]
-    assert restore([second, third], TOKENIZER) is NOTHING
-    assert restore([], TOKENIZER) is NOTHING
+    oldest = restore([first, third], TOKENIZER)
+    assert oldest is not None and oldest.ids.tolist() == [5, 6, 7, 200_000]
+    assert restore([second, third], TOKENIZER) is None
+    assert restore([], TOKENIZER) is None
 
 
 def test_another_tokenizers_ids_are_not_taken(chain: list[Node]) -> None:
-    assert restore([pack(chain[0], b"other")], TOKENIZER) is NOTHING
+    assert restore([pack(chain[0], b"other")], TOKENIZER) is None
 
 
-def test_damage_is_noticed(chain: list[Node], caplog: pytest.LogCaptureFixture) -> None:
+def test_damage_is_noticed(
+    chain: list[Node], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whatever vLLM, loaded or not, has made of its loggers.
+    monkeypatch.setattr(logger, "level", logging.WARNING)
+    monkeypatch.setattr(logger, "handlers", [caplog.handler])
     good = pack(chain[0], TOKENIZER)
     chain[0].ids[0] += 1  # Its hash says what it was.
     for damaged in (pack(chain[0], TOKENIZER), good[:-1], b"", good[:20] + b"\0" + good[21:]):
         caplog.clear()
-        assert restore([damaged], TOKENIZER) is NOTHING
+        assert restore([damaged], TOKENIZER) is None
         assert "damaged" in caplog.text
 
 

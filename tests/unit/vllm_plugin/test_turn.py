@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from app.prefix.wire import PROTOCOL, Commit, PrefixChatRequest, Receipt, Reference, Worker
+from app.prefix.wire import PROTOCOL, Commit, PrefixChatRequest, Receipt, Reference, Reseed, Worker
+from app.vllm_plugin.references import PrefixMiss, resolve
 from app.vllm_plugin.seam import ChatCompletionRequest
 from app.vllm_plugin.store import PrefixStore
+from app.vllm_plugin.template import GenerationPrompts
 from app.vllm_plugin.tokenization import BoundaryTokenizer
-from app.vllm_plugin.turn import PrefixMiss, Turn, resolve
+from app.vllm_plugin.turn import Turn
 from tests.unit.vllm_plugin.test_tokenization import END, START, build, plain
 
 WORKER = Worker("w", "e")
@@ -59,6 +61,7 @@ class Plugin:
         namespace: str = "n",
         finished: bool = True,
         reference: Reference | None = None,
+        seeds: list[bytes] | None = None,
     ) -> tuple[Receipt, list[int]]:
         prefix = reference or (after and _reference(after))
         messages: list[Any] = [{"role": role, "content": content} for role, content in contents]
@@ -68,10 +71,13 @@ class Plugin:
             chat={"model": "m"},
             messages=messages,
             prefix=prefix,
-            commit=Commit(ttl_s=60),
+            commit=Commit(ttl_s=60, seed=True),
+            reseed=None if seeds is None else Reseed("prefix_miss", seeds),
         )
         chat = ChatCompletionRequest(model="m", messages=messages)
-        turn = Turn(request, chat, resolve(self.store, request), self.store, self.tokenizer, {})
+        turn = Turn(
+            request, chat, resolve(self.store, request), self.store, self.tokenizer, GenerationPrompts()
+        )
 
         async def render(all_messages: list[Any], params: Any) -> tuple[Any, dict[str, Any]]:
             return all_messages, {"prompt": self.template(all_messages, params.chat_template_kwargs)}
@@ -183,3 +189,46 @@ async def test_each_miss_has_its_code(plugin: Plugin) -> None:
     assert await code(good, namespace="other") == "namespace_mismatch"
     plugin.now = 61
     assert await code(good) == "prefix_expired"
+
+
+LONG = " ".join(str(number * 7919 % 1000) for number in range(400))
+
+
+def seed(receipt: Receipt) -> bytes:
+    assert receipt.seed is not None
+    return receipt.seed
+
+
+async def test_another_process_goes_on_from_seeds_and_from_its_own_again(plugin: Plugin) -> None:
+    history: list[tuple[str, str]] = [("user", LONG)]
+    first, _ = await plugin.turn(history)
+    second, _ = await plugin.turn([("assistant", "hi"), ("user", "more")], first)
+    history += [("assistant", "hi"), ("user", "more"), ("assistant", "ok"), ("user", "bye")]
+    seeds = [seed(first), seed(second)]
+    for _ in range(3):  # Each time the process is another one, which knows nothing.
+        again, _ = await Plugin().turn(history, seeds=seeds)
+        assert (again.path, again.reason) == ("reseed", "prefix_miss")
+        assert again.tokenized_tokens < 60
+        # It does not repeat what the others hold.
+        assert len(seed(again)) < len(seed(first)) / 2
+        seeds.append(seed(again))
+        history += [("assistant", "and"), ("user", "so on")]
+
+
+async def test_a_seed_does_not_lean_on_another_conversations_prompt(plugin: Plugin) -> None:
+    opening = [("user", LONG)]
+    await plugin.turn(opening)
+    same, _ = await plugin.turn(opening)
+    assert (same.path, same.reason) == ("hit", "found_by_content")
+    again, _ = await Plugin().turn([*opening, ("assistant", "hi"), ("user", "more")], seeds=[seed(same)])
+    assert again.tokenized_tokens < 60
+
+
+async def test_a_seed_of_text_that_has_changed_is_used_as_far_as_it_holds(plugin: Plugin) -> None:
+    first, _ = await plugin.turn([("user", "hello"), ("assistant", "hi"), ("user", "more")])
+    other, _ = await Plugin().turn(
+        [("user", "hello"), ("assistant", "no"), ("user", "more")], seeds=[seed(first)]
+    )
+    assert 0 < other.reused_tokens < first.tokens
+    nothing, _ = await Plugin().turn([("user", "hello")], seeds=[b"junk"])
+    assert (nothing.path, nothing.reused_tokens) == ("reseed", 0)
