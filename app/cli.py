@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from app import settings
 from app.errors import SetupError
@@ -15,7 +16,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(args, settings.load())
     except SetupError as exc:
         print(f"\nmarginalia {args.command} failed. {exc.message}\n  What to do: {exc.hint}", file=sys.stderr)
-        return 1
+        # 1 is what certify says of a model that fails.
+        return 2 if args.command == "certify" else 1
     except KeyboardInterrupt:
         return 130
 
@@ -30,6 +32,10 @@ def _run(args: argparse.Namespace, config: settings.Settings) -> int:
         from app.local.doctor import doctor
 
         return doctor(config)
+    if args.command == "certify":
+        from app.certify.command import run
+
+        return run(args.model, args.chat_template, turns=args.turns, seed=args.seed, as_json=args.json)
     return _migrate(args, config)
 
 
@@ -59,7 +65,24 @@ def _parser() -> argparse.ArgumentParser:
     downgrade = directions.add_parser("downgrade", help="one step back, or to REV (`base`: no tables)")
     downgrade.add_argument("revision", metavar="REV", nargs="?", default="-1")
     commands.add_parser("doctor", help="check Postgres, migrations, workers and the plugin")
+    certify = commands.add_parser(
+        "certify", help="what a chat template does to history, and whether continuing is exact"
+    )
+    certify.add_argument(
+        "model", metavar="MODEL", type=Path, help="directory of a model, or of a tokenizer alone"
+    )
+    certify.add_argument("--chat-template", metavar="FILE", type=Path, help="in place of the tokenizer's own")
+    certify.add_argument("--turns", type=_positive, default=500, help="random turns to compare (%(default)s)")
+    certify.add_argument("--seed", type=int, default=0, help="of the random turns (%(default)s)")
+    certify.add_argument("--json", action="store_true", help="print JSON")
     return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not positive")
+    return number
 
 
 if __name__ == "__main__":
