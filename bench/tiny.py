@@ -17,10 +17,16 @@ def make(tokenizer_dir: Path, target: Path) -> Path:
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         if (tokenizer_dir / name).exists():
             shutil.copy(tokenizer_dir / name, target / name)
-    vocabulary = json.loads((target / "tokenizer.json").read_text())["model"]["vocab"]
+    write_config(target)
+    return target
+
+
+def write_config(directory: Path, model_type: str = "qwen3", architecture: str = "Qwen3ForCausalLM") -> None:
+    """Write config.json beside the tokenizer.json in `directory`."""
+    vocabulary = json.loads((directory / "tokenizer.json").read_text())["model"]["vocab"]
     config = {
-        "architectures": ["Qwen3ForCausalLM"],
-        "model_type": "qwen3",
+        "architectures": [architecture],
+        "model_type": model_type,
         "vocab_size": max(vocabulary.values()) + 1024,
         "hidden_size": 64,
         "intermediate_size": 128,
@@ -35,5 +41,4 @@ def make(tokenizer_dir: Path, target: Path) -> Path:
         "tie_word_embeddings": True,
         "torch_dtype": "bfloat16",
     }
-    (target / "config.json").write_text(json.dumps(config))
-    return target
+    (directory / "config.json").write_text(json.dumps(config))

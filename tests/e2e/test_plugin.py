@@ -66,7 +66,7 @@ def test_info_and_stats(call: Call) -> None:
     info = call("GET", "/info").json()
     assert (info["protocol"], info["model"], info["refusal"]) == (PROTOCOL, DEFAULT_MODEL, None)
     assert info["boundary_tokens"] > 0
-    assert info["detokenizer"] == "tail"
+    assert info["savings"] == {"detokenizer": "on", "block_hashes": "on", "token_ids": "on"}
     before = call("GET", "/stats").json()
     assert before["epoch"] == info["epoch"]
     call("POST", "/chat", messages=user("Count me"))
