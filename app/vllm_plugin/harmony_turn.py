@@ -13,6 +13,7 @@ from app.vllm_plugin.continuation import Continuation
 from app.vllm_plugin.harmony import HarmonyChanged, HarmonyEncoder, continue_messages
 from app.vllm_plugin.harmony_seam import Rendered
 from app.vllm_plugin.known import NOTHING, Known
+from app.vllm_plugin.prompt_ids import PromptIds
 from app.vllm_plugin.references import PrefixMiss
 from app.vllm_plugin.seam import VLLM_VERSION, ChatCompletionRequest, Prompt
 from app.vllm_plugin.template import describe
@@ -47,7 +48,7 @@ class HarmonyTurn(Turn):
         except HarmonyChanged as exc:
             raise PrefixMiss("not_continuable", str(exc)) from exc
         self._tokenize_ms = (time.perf_counter() - converted) * 1e3
-        return {**rendered.prompt, "prompt_token_ids": ids.tolist()}
+        return {**rendered.prompt, "prompt_token_ids": PromptIds(ids)}
 
     def messages(self) -> list[Any]:
         """See Turn.messages. As validated: a list of parts is one thing to vLLM, an iterator another."""

@@ -22,6 +22,7 @@ from app.prefix.wire import (
 from app.vllm_plugin.canary import same_tokens
 from app.vllm_plugin.continuation import Continuation, continue_prompt, with_kept
 from app.vllm_plugin.known import NOTHING, Known, SampledSpan, TokenIds
+from app.vllm_plugin.prompt_ids import PromptIds
 from app.vllm_plugin.references import PrefixMiss
 from app.vllm_plugin.seam import VLLM_VERSION, ChatCompletionRequest, Observed, Prompt
 from app.vllm_plugin.seed import pack, restore
@@ -110,7 +111,7 @@ class Turn:
             self._tokenize, text, known, len(text) - len(suffix) * text.endswith(suffix)
         )
         self._tokenize_ms = (time.perf_counter() - rendered) * 1e3
-        return conversation, {**prompt, "prompt_token_ids": ids.tolist()}
+        return conversation, {**prompt, "prompt_token_ids": PromptIds(ids)}
 
     def _begin(self, fingerprint: str) -> None:
         self.fingerprint = fingerprint
