@@ -17,8 +17,8 @@ from app.prefix.hashing import Ref
 from app.prefix.wire import Boundary
 from app.vllm_plugin.known import Known, SampledSpan, TokenIds, cut_spans
 
-_NODE_OVERHEAD = 1024
-"""Rough bytes of a node's own Python objects."""
+_NODE_OVERHEAD = 3300
+"""Rough bytes of a node's own Python objects, as `python -m bench.store` measures them."""
 _BOUNDARY_BYTES = 260
 """Rough bytes of a Boundary: a tuple, two ints and a string of 32 characters; and of its span's hash."""
 _SAMPLES = 4

@@ -198,7 +198,7 @@ def conversations(family: Family) -> Strategy:
     long = st.lists(steps(family), min_size=10, max_size=24)
     return st.builds(
         lambda budget, chosen, policy: Conversation(budget, tuple(chosen), policy),
-        st.sampled_from((1 << 28, 1 << 28, 1 << 28, 40_000, 12_000, 4_000)),
+        st.sampled_from((1 << 28, 1 << 28, 1 << 28, 100_000, 30_000, 8_000)),
         st.one_of(st.lists(steps(family), min_size=1, max_size=6), long, long),
         st.sampled_from(("sampled", "sampled", "canonical")),
     )

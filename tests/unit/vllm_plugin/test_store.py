@@ -60,7 +60,7 @@ def test_boundaries_are_the_parents_up_to_what_is_kept_then_the_nodes_own() -> N
 
 
 def test_the_least_recently_used_leaf_goes_first() -> None:
-    store = PrefixStore(budget_bytes=4000)
+    store = PrefixStore(budget_bytes=11_000)
     nodes = [make_node(n, size=200) for n in range(3)]
     for node in nodes:
         assert store.put(node, 60)
@@ -71,7 +71,7 @@ def test_the_least_recently_used_leaf_goes_first() -> None:
 
 
 def test_a_pinned_node_and_a_trunk_are_never_evicted() -> None:
-    store = PrefixStore(budget_bytes=2500)
+    store = PrefixStore(budget_bytes=7_000)
     trunk = make_node(1)
     leaf = make_node(2, trunk)
     assert store.put(trunk, 60)
@@ -84,14 +84,14 @@ def test_a_pinned_node_and_a_trunk_are_never_evicted() -> None:
 
 
 def test_a_node_whose_parent_is_gone_is_refused() -> None:
-    store = PrefixStore(budget_bytes=10_000)
+    store = PrefixStore(budget_bytes=12_000)
     orphan = make_node(2, make_node(1))
     assert not store.put(orphan, 60)
     assert store.get(orphan.ref) is None
 
 
 def test_a_dropped_trunk_goes_with_its_last_leaf() -> None:
-    store = PrefixStore(budget_bytes=10_000)
+    store = PrefixStore(budget_bytes=12_000)
     trunk = make_node(1)
     leaf = make_node(2, trunk)
     store.put(trunk, 60)
@@ -106,7 +106,7 @@ def test_a_dropped_trunk_goes_with_its_last_leaf() -> None:
 
 
 def test_another_answer_to_a_prompt_is_kept_beside_the_first() -> None:
-    store = PrefixStore(budget_bytes=10_000)
+    store = PrefixStore(budget_bytes=12_000)
     node = make_node(1)
     store.put(node, 60)
     for answer in ([1], [2, 3], [1], [4], [5], [6]):
@@ -117,7 +117,7 @@ def test_another_answer_to_a_prompt_is_kept_beside_the_first() -> None:
 
 def test_time_to_live() -> None:
     now = [0.0]
-    store = PrefixStore(budget_bytes=10_000, clock=lambda: now[0])
+    store = PrefixStore(budget_bytes=12_000, clock=lambda: now[0])
     node = make_node(1)
     store.put(node, 10)
     now[0] = 9.9
@@ -129,7 +129,7 @@ def test_time_to_live() -> None:
     assert store.expired(node)
 
 
-BUDGET = 8000
+BUDGET = 24_000
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -143,11 +143,11 @@ class StoreMachine(RuleBasedStateMachine):
         self.numbers = iter(range(1, 1 << 30))
         self.pins: list[tuple[Node, object]] = []
 
-    @rule(target=nodes, size=st.integers(0, 3000))
+    @rule(target=nodes, size=st.integers(0, 9000))
     def put_root(self, size: int) -> Node:
         return self._put(None, size)
 
-    @rule(target=nodes, parent=nodes, size=st.integers(0, 3000))
+    @rule(target=nodes, parent=nodes, size=st.integers(0, 9000))
     def put_child(self, parent: Node, size: int) -> Node:
         return self._put(parent, size)
 
@@ -156,7 +156,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.store.put(node, 60)
         return node
 
-    @rule(node=nodes, size=st.integers(1, 600))
+    @rule(node=nodes, size=st.integers(1, 1800))
     def answer_again(self, node: Node, size: int) -> None:
         if self.store.get(node.ref) is node:
             again = dataclasses.replace(node, samples=(np.arange(size, dtype=np.int32),))
@@ -213,11 +213,11 @@ def test_what_is_larger_than_the_budget_is_refused_and_evicts_nothing(size: int)
 
 
 def test_a_node_that_outlived_its_place_leaves_the_next_one_of_its_reference_alone() -> None:
-    store = PrefixStore(budget_bytes=10_000)
+    store = PrefixStore(budget_bytes=12_000)
     forgotten, again = make_node(1, size=100), make_node(1, size=3000)
     store.put(forgotten, 60)
     with store.pinned(forgotten):
         store.clear()
         store.put(again, 60)
-    assert store.put(make_node(2, size=7000), 60)
-    assert (len(store), store.bytes_used) == (1, make_node(2, size=7000).size)
+    assert store.put(make_node(2, size=8500), 60)
+    assert (len(store), store.bytes_used) == (1, make_node(2, size=8500).size)
