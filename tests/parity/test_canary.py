@@ -45,7 +45,7 @@ def test_a_difference_puts_the_fingerprint_in_quarantine(
     worker: Offline, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("app.vllm_plugin.turn.continue_prompt", append_only)
-    monkeypatch.setattr(logger, "level", logging.ERROR)
+    caplog.set_level(logging.ERROR, logger=logger.name)
     monkeypatch.setattr(logger, "handlers", [caplog.handler])
     conversation = Conversation(1 << 28, tuple(map(says, "abcd")))
     with pytest.raises(Difference):

@@ -76,7 +76,7 @@ def test_damage_is_noticed(
     chain: list[Node], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Whatever vLLM, loaded or not, has made of its loggers.
-    monkeypatch.setattr(logger, "level", logging.WARNING)
+    caplog.set_level(logging.WARNING, logger=logger.name)
     monkeypatch.setattr(logger, "handlers", [caplog.handler])
     good = pack(chain[0], TOKENIZER)
     chain[0].ids[0] += 1  # Its hash says what it was.
