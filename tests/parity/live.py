@@ -28,6 +28,7 @@ MODEL = "parity"
 SECRET = "for-tests-only"
 MAX_TOKENS = 3
 START_TIMEOUT_S = 400
+NO_TOOLS = {"tool_choice": "none"}
 
 
 class Live:
@@ -36,6 +37,8 @@ class Live:
     def __init__(self, family: Family) -> None:
         self._scratch = Path(tempfile.mkdtemp(prefix="live-"))
         directory = tiny.make(family.directory(), self._scratch / "model")
+        if family.harmony:
+            shutil.copy(family.directory() / "config.json", directory)
         arguments = list(tiny.LOAD_ARGS)
         if family.chat_template is not None:
             template = self._scratch / "template.jinja"
@@ -70,6 +73,19 @@ class Live:
 
     def stock_ids(self, messages: list[Message], options: dict[str, Any]) -> list[int] | None:
         """The oracle; None where vLLM takes no such conversation."""
+        if self.family.harmony:
+            # `/tokenize` renders a template, which gpt-oss has not: ask what a stock turn was given.
+            chat = {
+                "model": MODEL,
+                "max_tokens": 1,
+                "return_token_ids": True,
+                "messages": messages,
+                **options,
+            }
+            answer = self._http.post(
+                "/v1/chat/completions", json=chat | NO_TOOLS if "tools" in chat else chat
+            )
+            return answer.json()["prompt_token_ids"] if answer.is_success else None
         body = {"messages": [_renamed(message) for message in messages], **options}
         answer = self._http.post("/tokenize", json=body)
         # Chat serving refuses a prompt without tokens, which can be counted all the same.
@@ -151,7 +167,7 @@ class LivePlayer:
     ) -> PrefixChatRequest:
         chat = {"model": MODEL, "max_tokens": MAX_TOKENS, "return_token_ids": True, **turn.options}
         if chat.get("tools"):
-            chat["tool_choice"] = "none"
+            chat |= NO_TOOLS
         return PrefixChatRequest(
             protocol=1,
             namespace=self._namespace,
