@@ -6,7 +6,6 @@ It is the same text, and that is checked: see docs/adr/0007-sampled-ids.md.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from app.vllm_plugin.known import Known, TokenIds
 from app.vllm_plugin.tokenization import BoundaryTokenizer
@@ -105,24 +104,34 @@ class _Sample:
         end = until + len(self._tokenizer.admissible[boundary])
         encoding = self._tokenizer.backend.encode(self._text[self._start : end], add_special_tokens=False)
         # A model can spell an added token from ordinary ones; one can begin in its words and end after.
+        # A list of its own: the library makes one anew at each look.
+        ids: list[int] = encoding.ids
         known = self._before + self._sample[:count]
         tokens = [i for i, token in enumerate(known) if token in self._tokenizer.added]
-        read = [i for i, token in enumerate(encoding.ids) if token in self._tokenizer.added]
-        if [encoding.ids[i] for i in read] != [known[i] for i in tokens] + [boundary]:
+        read = [i for i, token in enumerate(ids) if token in self._tokenizer.added]
+        if [ids[i] for i in read] != [known[i] for i in tokens] + [boundary] or read[-1] != len(ids) - 1:
             return None
-        if read[-1] != len(encoding.ids) - 1:
-            return None
-        return self._reuse(encoding, dict(zip(tokens, read, strict=False)), count, until, boundary)
+        places = [
+            (index, *(encoding.token_to_chars(at) or (0, 0))) for index, at in zip(tokens, read, strict=False)
+        ]
+        boundaries = self._boundaries(known, places)
+        return None if boundaries is None else Reuse(self._ids[:count], until, boundary, boundaries)
 
-    def _reuse(
-        self, encoding: Any, places: dict[int, int], count: int, until: int, boundary: int
-    ) -> Reuse | None:
+    def _boundaries(
+        self, known: list[int], places: list[tuple[int, int, int]]
+    ) -> list[tuple[int, int, int]] | None:
+        """Where the sampled boundary tokens are. places: (index in `known`, start, end from `_start` on) of
+        every added token. None where one of them was said in ordinary tokens and is a token elsewhere."""
         boundaries = []
-        for index in range(count):
-            if self._sample[index] not in self._tokenizer.admissible:
+        # Decoded piece by piece, each from the boundary before it: an answer may be a table of them.
+        at, position = 0, 0
+        for index, first, last in places:
+            count = index - len(self._before) + 1
+            if count < 1 or known[index] not in self._tokenizer.admissible:
                 continue
-            first, last = encoding.token_to_chars(places[len(self._before) + index])
-            if len(self._spoken(index + 1)) != last:
-                return None  # Said in ordinary tokens here, and as a token elsewhere.
-            boundaries.append((self._start + first, self._start + last, index + 1))
-        return Reuse(self._ids[:count], until, boundary, boundaries)
+            piece = self._tokenizer.backend.decode(known[at : index + 1], skip_special_tokens=False)
+            if position + len(piece) != last:
+                return None
+            boundaries.append((self._start + first, self._start + last, count))
+            at, position = index, first
+        return boundaries

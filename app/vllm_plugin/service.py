@@ -169,12 +169,14 @@ class PrefixService:
         return chat, turn
 
     def _resolve(self, request: PrefixChatRequest) -> Node | None:
+        if not self.refusal and self._tokenizer.changed():
+            # Tokens were added at run time: what is resident was tokenized without them, and so are the turns
+            # that run; those go on with the store that they have.
+            self._tokenizer = self._load_tokenizer()
+            self.store = PrefixStore(self.store.budget_bytes)
+            self.refusal = self._tokenizer.refusal
         if self.refusal:
             raise PrefixMiss("not_continuable", f"this server keeps no prefixes: {self.refusal}")
-        if self._tokenizer.changed():
-            # Tokens were added at run time: what is resident was tokenized without them.
-            self._tokenizer = self._load_tokenizer()
-            self.store.clear()
         return resolve(self.store, request)
 
     def _load_tokenizer(self) -> Any:

@@ -90,7 +90,8 @@ class Node:
         for node in self.path():
             del boundaries[node.keep_boundaries :]
             del span_hashes[node.keep_boundaries :]
-            sampled = cut_spans(sampled, node.keep_tokens, node.keep_chars)
+            if sampled and sampled[-1].end_token > node.keep_tokens:
+                sampled = cut_spans(sampled, node.keep_tokens, node.keep_chars)
             boundaries.extend(node.boundaries)
             span_hashes.extend(node.span_hashes)
             sampled.extend(node.sampled)

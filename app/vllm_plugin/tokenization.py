@@ -40,14 +40,18 @@ class BoundaryTokenizer:
         self.backend.no_truncation()
         self.backend.no_padding()
         self.backend.encode_special_tokens = False
+        # It adds no token to what is encoded here, but some move offsets away from the text.
+        self.backend.post_processor = None
         self.vocabulary_size = backend.get_vocab_size(with_added_tokens=True)
-        self.definition_hash = xxhash.xxh3_128_digest(self.backend.to_str().encode())
         self.added = frozenset(self.backend.get_added_tokens_decoder())
         """Ids of all added tokens."""
         self.refusal: str | None = None
         self.admissible = self._self_tested(admissible_tokens(self.backend))
         """Ids of the safe boundary tokens, with their text."""
         self.admissible_ids = np.fromiter(self.admissible, np.int32)
+        rules = f"{self.backend.to_str()}{sorted(self.admissible)}"
+        self.definition_hash = xxhash.xxh3_128_digest(rules.encode())
+        """Of what tokenizes, and of where it is believed to split: old seeds of other rules are not taken."""
         self.splitter = Splitter(self.backend, self.admissible)
         self._longest = max(map(len, self.admissible.values()), default=0)
 

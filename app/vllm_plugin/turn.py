@@ -115,10 +115,12 @@ class Turn:
 
     def _begin(self, fingerprint: str) -> None:
         self.fingerprint = fingerprint
-        if fingerprint in self._quarantined:
-            raise PrefixMiss("quarantined", "a continued prompt of this model and template was wrong before")
         if self.base is None:
             self._find_ancestor()
+        # What was made under another fingerprint goes on here as well.
+        made = {fingerprint, *(node.fingerprint for node in (self.base.path() if self.base else ()))}
+        if not made.isdisjoint(self._quarantined):
+            raise PrefixMiss("quarantined", "a continued prompt of this model and template was wrong before")
 
     def _unproved(self, prompt: Prompt) -> Prompt:
         """A prompt whose ids vLLM made itself: nothing of it is known, and nothing kept."""
@@ -143,7 +145,8 @@ class Turn:
 
     def _tokenize(self, text: str, known: Known, final_chars: int) -> TokenIds:
         restored = None
-        if self.base is None and self._request.reseed is not None:
+        # Seeds do not say under which fingerprint they were made.
+        if self.base is None and self._request.reseed is not None and not self._quarantined:
             restored = restore(self._request.reseed.seeds, self._tokenizer.definition_hash)
             known = restored.known() if restored else NOTHING
         if self._request.policy == "canonical":
@@ -268,8 +271,9 @@ class Turn:
         )
 
     async def _packed(self, kept: Node) -> bytes | None:
-        if self._seed is None:
-            return None
+        parent = self._seed and self._seed.parent
+        if self._seed is None or (parent and parent.ref == kept.ref):
+            return None  # Of a turn that adds nothing: its parent's says it all.
         seed = dataclasses.replace(self._seed, ref=kept.ref, samples=kept.samples)
         return await asyncio.to_thread(pack, seed, self._tokenizer.definition_hash)
 

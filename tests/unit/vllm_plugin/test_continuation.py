@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import normalizers
+from tokenizers import normalizers, processors
 
 from app.vllm_plugin.continuation import Continuation, continue_prompt, with_kept
 from app.vllm_plugin.known import NOTHING, Known
@@ -268,3 +268,25 @@ def _in_bytes(tokenizer: BoundaryTokenizer, token_id: int) -> list[int]:
     if token_id in tokenizer.added:
         return [token_id]
     return [tokenizer.backend.token_to_id(c) for c in tokenizer.backend.id_to_token(token_id)]
+
+
+def test_an_answer_full_of_boundaries_counts_each_of_them(tokenizer: BoundaryTokenizer) -> None:
+    thought = token(tokenizer, "<think>")
+    sample = [i for _ in range(300) for i in (*spell(tokenizer, "cell"), thought)]
+    text = "cell<think>" * 300 + END
+    known = prompt(tokenizer, ASK, sample)
+    made = continue_prompt(tokenizer, ASK + text, known)
+    assert made.sampled_tokens == len(sample) == 1500
+    known = known_of(made, known, ASK + text)
+    assert [b.tokens for b in known.boundaries[-301:-1]] == [
+        len(tokenizer.encode(ASK)) + 5 * n for n in range(1, 301)
+    ]
+    assert [b.chars for b in known.boundaries[-301:-1]] == [len(ASK) + 11 * n for n in range(1, 301)]
+
+
+def test_offsets_are_the_texts_whatever_a_post_processor_makes_of_them() -> None:
+    source = build(plain(START), plain(END), plain("\n\n\n"))
+    source.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
+    trimming = BoundaryTokenizer(source)
+    made = continue_prompt(trimming, f"{START}a \n\n\n{END}", NOTHING)
+    assert [b.chars for b in made.boundaries] == [12, 17, 27]

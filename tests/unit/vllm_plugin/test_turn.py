@@ -50,6 +50,7 @@ class Plugin:
         self.tokenizer = BoundaryTokenizer(build(plain(START), plain(END)))
         self.store = PrefixStore(1 << 20, clock=lambda: self.now)
         self.now = 0.0
+        self.quarantined: set[str] = set()
         self.template: Callable[..., str] = chatml
         self.params = Params()
 
@@ -75,9 +76,8 @@ class Plugin:
             reseed=None if seeds is None else Reseed("prefix_miss", seeds),
         )
         chat = ChatCompletionRequest(model="m", messages=messages)
-        turn = Turn(
-            request, chat, resolve(self.store, request), self.store, self.tokenizer, GenerationPrompts()
-        )
+        base = resolve(self.store, request)
+        turn = Turn(request, chat, base, self.store, self.tokenizer, GenerationPrompts(), self.quarantined)
 
         async def render(all_messages: list[Any], params: Any) -> tuple[Any, dict[str, Any]]:
             return all_messages, {"prompt": self.template(all_messages, params.chat_template_kwargs)}
@@ -232,3 +232,32 @@ async def test_a_seed_of_text_that_has_changed_is_used_as_far_as_it_holds(plugin
     assert 0 < other.reused_tokens < first.tokens
     nothing, _ = await Plugin().turn([("user", "hello")], seeds=[b"junk"])
     assert (nothing.path, nothing.reused_tokens) == ("reseed", 0)
+
+
+async def test_nothing_goes_on_from_what_is_in_quarantine(plugin: Plugin) -> None:
+    first, _ = await plugin.turn([("user", "hello")])
+    plugin.quarantined.add(first.fingerprint)
+    margin = [("assistant", "hi"), ("user", "more")]
+    for params in (plugin.params, Params(chat_template_kwargs={"add_generation_prompt": True, "other": 1})):
+        plugin.params = params
+        with pytest.raises(PrefixMiss) as caught:
+            await plugin.turn(margin, first)
+        assert caught.value.code == "quarantined"
+    # Nor from seeds, which do not say where they come from.
+    again, _ = await plugin.turn([("user", "hello"), *margin], seeds=[seed(first)])
+    assert (again.path, again.reused_tokens) == ("reseed", 0)
+
+
+async def test_a_turn_that_adds_nothing_has_no_seed(plugin: Plugin) -> None:
+    first, _ = await plugin.turn([("user", "hello")])
+    again, _ = await plugin.turn([], first)
+    assert (again.ref, again.seed) == (first.ref, None)
+
+
+async def test_seeds_of_other_rules_are_not_taken(plugin: Plugin) -> None:
+    first, _ = await plugin.turn([("user", "hello")])
+    other = Plugin()
+    other.tokenizer = BoundaryTokenizer(build(plain(START), plain(END, rstrip=True)))
+    assert other.tokenizer.definition_hash != plugin.tokenizer.definition_hash
+    again, _ = await other.turn([("user", "hello"), ("user", "more")], seeds=[seed(first)])
+    assert again.reused_tokens == 0
