@@ -93,10 +93,11 @@ def _standing(text: str, known: Known) -> tuple[int, xxhash.xxh3_128, bool]:
         if last.chars > len(text) or hasher.hexdigest() != last.text_hash:
             return *_walk(text, known), False
         position = last.chars
+    if not position <= known.text_chars <= len(text):
+        return len(known.boundaries), hasher, False
     end = hasher.copy()
     end.update(text[position : known.text_chars].encode())
-    whole = position <= known.text_chars <= len(text) and end.hexdigest() == known.text_hash
-    return len(known.boundaries), hasher, whole
+    return len(known.boundaries), hasher, end.hexdigest() == known.text_hash
 
 
 def _walk(text: str, known: Known) -> tuple[int, xxhash.xxh3_128]:

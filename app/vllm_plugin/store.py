@@ -147,12 +147,6 @@ class PrefixStore:
             "refused": self._refused,
         }
 
-    def clear(self) -> None:
-        """Forget everything; running requests keep the nodes that they hold."""
-        self._nodes.clear()
-        self._idle.clear()
-        self.bytes_used = 0
-
     def get(self, ref: Ref) -> Node | None:
         """The resident node, expired or not."""
         return self._nodes.get(ref)

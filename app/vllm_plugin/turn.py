@@ -39,11 +39,17 @@ _decode = msgspec.json.Decoder().decode
 
 
 class Made(NamedTuple):
-    """A prompt as a turn made it: its text, ids, and where they are as sampled."""
+    """A prompt as a turn made it: its text and ids, and what they were made of."""
 
     text: str
     ids: TokenIds
-    sampled: tuple[SampledSpan, ...]
+    known: Known
+    continuation: Continuation
+
+    @property
+    def sampled(self) -> tuple[SampledSpan, ...]:
+        """Where the ids are as sampled."""
+        return with_kept(self.continuation, self.known, self.ids).sampled
 
 
 class Turn:
@@ -117,10 +123,13 @@ class Turn:
         self.fingerprint = fingerprint
         if self.base is None:
             self._find_ancestor()
-        # What was made under another fingerprint goes on here as well.
-        made = {fingerprint, *(node.fingerprint for node in (self.base.path() if self.base else ()))}
-        if not made.isdisjoint(self._quarantined):
+        if self._quarantined and self._is_quarantined():
             raise PrefixMiss("quarantined", "a continued prompt of this model and template was wrong before")
+
+    def _is_quarantined(self) -> bool:
+        # What was made under another fingerprint goes on here as well.
+        path = self.base.path() if self.base else ()
+        return any(made in self._quarantined for made in (self.fingerprint, *(n.fingerprint for n in path)))
 
     def _unproved(self, prompt: Prompt) -> Prompt:
         """A prompt whose ids vLLM made itself: nothing of it is known, and nothing kept."""
@@ -159,15 +168,14 @@ class Turn:
             self.path, self.reason = "hit", "found_by_content" if self._found else None
         self._account(ids, made)
         self._candidate = self._seed = node = self._node(len(text), final_chars, made)
-        whole = with_kept(made, known, ids)
+        self.made = Made(text, ids, known, made)
         if restored is not None:
             # Resident as a whole; as a seed a delta of those that Postgres has.
             self._seed = dataclasses.replace(node, parent=restored)
-            self._candidate = dataclasses.replace(node, **whole.delta())
+            self._candidate = dataclasses.replace(node, **with_kept(made, known, ids).delta())
         elif self._found:
             # What was found may be another conversation's, whose seeds come with that one only.
-            self._seed = dataclasses.replace(node, parent=None, **whole.delta())
-        self.made = Made(text, ids, whole.sampled)
+            self._seed = dataclasses.replace(node, parent=None, **with_kept(made, known, ids).delta())
         return ids
 
     def _continue(self, text: str, known: Known) -> Continuation:

@@ -4,7 +4,6 @@ The ids are those that the engine says it was given (`return_token_ids`). The mo
 answers with what nobody would write, and its answers go into the conversation.
 """
 
-import copy
 import secrets
 import shutil
 import tempfile
@@ -22,7 +21,7 @@ from app.prefix.wire import SECRET_HEADER, Commit, PrefixChatRequest, Receipt, R
 from bench import tiny
 from tests.parity.conversations import Conversation, Message, Step
 from tests.parity.families import Family
-from tests.parity.play import Difference, Known, Tally, alternating
+from tests.parity.play import BY_REFERENCE, Difference, Known, Tally, next_turn, same
 
 MODEL = "parity"
 SECRET = "for-tests-only"
@@ -113,24 +112,13 @@ class LivePlayer:
         """Whether any prompt so far has ids as the model sampled them."""
 
     def play(self, step: Step) -> None:
-        base = self._known[-1 - step.at % len(self._known)]
-        added = copy.deepcopy(step.added)
-        options = base.options if step.options is None else step.options
-        if step.act == "again" and base.parent is not None:
-            base, added = base.parent, base.added
-        elif step.act == "edit" and base.messages:
-            edited = list(base.messages)
-            edited[step.at % len(edited)] = added[0]
-            base = Known(tuple(edited), options=base.options)
-        elif id(base) in self._answers:
-            added = (self._answers[id(base)], *added)
-        if step.act == "forget" and base.reference is not None:
+        alternate = self._worker.family.alternating
+        turn = next_turn(self._known, step, alternate=alternate, answers=self._answers)
+        base = turn.parent
+        if step.act == "forget" and base and base.reference is not None:
             self._worker.drop(base.reference.ref)
             self._resident.discard(base.reference.ref)
-        if step.orderly and self._worker.family.alternating:
-            added = alternating(base.messages, added)
-        turn = Known((*base.messages, *added), base, added, options)
-        if self._turn(turn, step.act in ("continue", "again", "forget"), step.ttl_s):
+        if self._turn(turn, step.act in BY_REFERENCE, step.ttl_s):
             self._known.append(turn)
 
     def _turn(self, turn: Known, by_reference: bool, ttl_s: int) -> bool:
@@ -196,8 +184,8 @@ class LivePlayer:
             if self._policy != "sampled" or self._worker.decode(ids) != self._worker.decode(whole):
                 raise Difference(f"text of the ids: {_where(ids, whole)}")
             self._tally.counts["as sampled"] += 1
-        _same("tokens", (receipt.tokens, completion["usage"]["prompt_tokens"]), (len(ids), len(ids)))
-        _same("hash", receipt.hash, ids_hash(np.array(ids, "<i4").tobytes()))
+        same("tokens", (receipt.tokens, completion["usage"]["prompt_tokens"]), (len(ids), len(ids)))
+        same("hash", receipt.hash, ids_hash(np.array(ids, "<i4").tobytes()))
         continued = {"hit", "rewind"}
         expected = {"reseed"} if request.reseed else continued if request.prefix else continued | {"full"}
         if receipt.path not in expected:
@@ -230,11 +218,6 @@ def _renamed(message: Message) -> Message:
         return message
     rest = {key: value for key, value in message.items() if key != "reasoning_content"}
     return {**rest, "reasoning": message.get("reasoning") or message["reasoning_content"]}
-
-
-def _same(what: str, got: object, expected: object) -> None:
-    if got != expected:
-        raise Difference(f"{what}: the plugin has {got!r}, vLLM {expected!r}")
 
 
 def _where(ids: list[int], whole: list[int]) -> str:

@@ -2,7 +2,7 @@
 
 import copy
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
@@ -38,6 +38,33 @@ class Known:
     seeds: tuple[bytes, ...] = ()
 
 
+BY_REFERENCE = ("continue", "again", "forget")
+"""Acts that name the turn before; the others send the whole history."""
+
+
+def next_turn(
+    known: list[Known], step: Step, *, alternate: bool, answers: Mapping[int, Message] | None = None
+) -> Known:
+    """The turn that `step` makes of those that were played.
+
+    answers: by the `id` of a turn, what the model said to it, which goes before what the step adds.
+    """
+    base = known[-1 - step.at % len(known)]
+    added = copy.deepcopy(step.added)
+    options = base.options if step.options is None else step.options
+    if step.act == "again" and base.parent is not None:
+        base, added = base.parent, base.added
+    elif step.act == "edit" and base.messages:
+        edited = list(base.messages)
+        edited[step.at % len(edited)] = added[0]
+        base = Known(tuple(edited), options=base.options)
+    elif answers and id(base) in answers:
+        added = (answers[id(base)], *added)
+    if step.orderly and alternate:
+        added = _alternating(base.messages, added)
+    return Known((*base.messages, *added), base, added, options)
+
+
 @dataclass(slots=True)
 class Tally:
     """What was played, over many conversations."""
@@ -68,22 +95,11 @@ class Player:
 
     async def play(self, step: Step, following: Step | None) -> None:
         self._worker.answer_with(self._spoken(following))
-        base = self._known[-1 - step.at % len(self._known)]
-        added = copy.deepcopy(step.added)
-        options = base.options if step.options is None else step.options
-        by_reference = step.act in ("continue", "again", "forget")
-        if step.act == "again" and base.parent is not None:
-            base, added = base.parent, base.added
-        elif step.act == "edit" and base.messages:
-            edited = list(base.messages)
-            edited[step.at % len(edited)] = added[0]
-            base = Known(tuple(edited), options=base.options)
-        elif step.act == "forget" and base.reference is not None:
+        turn = next_turn(self._known, step, alternate=self._worker.family.alternating)
+        base = turn.parent
+        if step.act == "forget" and base and base.reference is not None:
             self._worker.service.drop(base.reference.ref)
-        if step.orderly and self._worker.family.alternating:
-            added = alternating(base.messages, added)
-        turn = Known((*base.messages, *added), base, added, options)
-        if await self._turn(turn, by_reference, step.ttl_s):
+        if await self._turn(turn, step.act in BY_REFERENCE, step.ttl_s):
             self._known.append(turn)
 
     def _spoken(self, following: Step | None) -> list[int]:
@@ -116,9 +132,9 @@ class Player:
         expected_miss = self._expected_miss(reference)
         try:
             outcome = await self._worker.turn(request)
-            _same("miss", None, expected_miss)
+            same("miss", None, expected_miss)
         except PrefixMiss as miss:
-            _same("miss", miss.code, expected_miss)
+            same("miss", miss.code, expected_miss)
             self._tally.counts[miss.code] += 1
             reference = None
             request = PrefixChatRequest(
@@ -135,13 +151,13 @@ class Player:
             copy.deepcopy(request.chat), copy.deepcopy(list(turn.messages)), NAMESPACE
         )
         if isinstance(outcome, Refused) or isinstance(stock, Refused):
-            _same("refusal", outcome, stock)
+            same("refusal", outcome, stock)
             self._tally.counts["refused"] += 1
             return False
         prompt, receipt = outcome
-        _same("text", prompt.text, stock.text)
+        same("text", prompt.text, stock.text)
         self._check_ids(prompt, stock)
-        _same("rest of the prompt", prompt.rest, stock.rest)
+        same("rest of the prompt", prompt.rest, stock.rest)
         self._check_receipt(receipt, prompt, request)
         self._tally.record(receipt)
         turn.reference = self._kept(receipt, prompt)
@@ -159,10 +175,10 @@ class Player:
         return None if node.fingerprint == reference.fingerprint else "fingerprint_mismatch"
 
     def _check_receipt(self, receipt: Receipt, prompt: Prompt, request: PrefixChatRequest) -> None:
-        _same("tokens", receipt.tokens, len(prompt.ids))
-        _same("hash", receipt.hash, ids_hash(np.array(prompt.ids, "<i4").tobytes()))
-        _same("sum of tokens", receipt.reused_tokens + receipt.tokenized_tokens, receipt.tokens)
-        _same("cached tokens", receipt.cached_tokens, CACHED_TOKENS)
+        same("tokens", receipt.tokens, len(prompt.ids))
+        same("hash", receipt.hash, ids_hash(np.array(prompt.ids, "<i4").tobytes()))
+        same("sum of tokens", receipt.reused_tokens + receipt.tokenized_tokens, receipt.tokens)
+        same("cached tokens", receipt.cached_tokens, CACHED_TOKENS)
         continued = {"hit", "rewind"}
         expected = {"reseed"} if request.reseed else continued if request.prefix else continued | {"full"}
         if receipt.path not in expected or (receipt.path == "full" and receipt.reused_tokens):
@@ -172,17 +188,17 @@ class Player:
         """Of what the model sampled, only the text must be vLLM's."""
         sampled = self._worker.sampled()
         if not sampled:
-            _same("ids", prompt.ids, stock.ids)
+            same("ids", prompt.ids, stock.ids)
             return
-        _same("policy", self._policy, "sampled")
-        _same("text of the ids", self._worker.decode(prompt.ids), self._worker.decode(stock.ids))
+        same("policy", self._policy, "sampled")
+        same("text of the ids", self._worker.decode(prompt.ids), self._worker.decode(stock.ids))
         expected: list[int] = []
         position = 0
         for span in sampled:
             expected += self._worker.encode(prompt.text[position : span.first_char])
             expected += prompt.ids[span.first_token : span.end_token]
             position = span.end_char
-        _same("ids", prompt.ids, (*expected, *self._worker.encode(prompt.text[position:])))
+        same("ids", prompt.ids, (*expected, *self._worker.encode(prompt.text[position:])))
 
     def _kept(self, receipt: Receipt, prompt: Prompt) -> Reference | None:
         """The reference that the receipt gives, after its claims are checked."""
@@ -191,10 +207,10 @@ class Player:
         node = self._store.get(Ref(bytes.fromhex(receipt.ref)))
         if node is None:
             raise Difference("the receipt names a reference that is not resident")
-        _same("resident ids", tuple(node.all_ids().tolist()), prompt.ids)
-        _same("pins", node.pins, 0)
+        same("resident ids", tuple(node.all_ids().tolist()), prompt.ids)
+        same("pins", node.pins, 0)
         boundaries = list(node.known().boundaries)
-        _same("order", boundaries, sorted(set(boundaries)))
+        same("order", boundaries, sorted(set(boundaries)))
         for boundary in [*boundaries[-1:], *boundaries[:: max(1, len(boundaries) // CLAIMS_PER_TURN)]]:
             self._check_boundary(boundary, prompt)
         return Reference(receipt.ref, receipt.hash, receipt.tokens, receipt.fingerprint)
@@ -202,14 +218,14 @@ class Player:
     def _check_boundary(self, boundary: Boundary, prompt: Prompt) -> None:
         ids = prompt.ids[: boundary.tokens]
         if self._worker.family.harmony:
-            _same(f"messages up to {boundary}", message_ends(ids)[-1:], [len(ids)])
-            _same("their number", len(message_ends(ids)), boundary.chars)
+            same(f"messages up to {boundary}", message_ends(ids)[-1:], [len(ids)])
+            same("their number", len(message_ends(ids)), boundary.chars)
             return
         text = prompt.text[: boundary.chars]
-        _same("text of a boundary", boundary.text_hash, xxhash.xxh3_128_hexdigest(text.encode()))
+        same("text of a boundary", boundary.text_hash, xxhash.xxh3_128_hexdigest(text.encode()))
         first = self._worker.sampled()[:1]
         if not first or boundary.tokens <= first[0].first_token:
-            _same(f"ids up to {boundary}", tuple(self._worker.encode(text)), ids)
+            same(f"ids up to {boundary}", tuple(self._worker.encode(text)), ids)
 
 
 def message_ends(ids: Sequence[int]) -> list[int]:
@@ -228,12 +244,12 @@ def play(worker: Offline, tally: Tally, conversation: Conversation) -> None:
     worker.runner.run(every_step())
 
 
-def _same(what: str, got: object, expected: object) -> None:
+def same(what: str, got: object, expected: object) -> None:
     if got != expected:
         raise Difference(f"{what}: the plugin has {got!r}, vLLM {expected!r}")
 
 
-def alternating(before: tuple[Message, ...], added: tuple[Message, ...]) -> tuple[Message, ...]:
+def _alternating(before: tuple[Message, ...], added: tuple[Message, ...]) -> tuple[Message, ...]:
     """`added` with the roles that a template wants that takes user and assistant in turn only."""
     turns = sum(message["role"] != "system" for message in before)
     changed = []
