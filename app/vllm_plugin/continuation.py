@@ -5,50 +5,33 @@ up to such a place means equal token ids up to it; nothing else is assumed about
 rules, and what breaks weaker ones, are in docs/adr/0002-exactness-by-re-proof.md.
 """
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import xxhash
 
 from app.prefix.wire import Boundary
-from app.vllm_plugin.known import Known, SampledSpan, TokenIds, cut_spans
+from app.vllm_plugin.known import Delta, Known, SampledSpan, TokenIds
 from app.vllm_plugin.sampled import Reuse, longest_reuse
 from app.vllm_plugin.tokenization import BoundaryTokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """A prompt, as what of a known one it begins with and what follows.
+    """A prompt as a delta over a known one, and how it was made.
 
-    keep_boundaries, keep_tokens, keep_chars: how much of the known prompt stands. `ids` and the lists are
-    those after it, counted from the start of the whole prompt (see Known).
-    sampled_tokens, span_tokens: how many of `ids` were sampled, and how many are the known prompt's from
-    another place. All others were tokenized.
+    sampled_tokens, span_tokens: how many of the delta's ids were sampled, and how many are the known prompt's
+    from another place. All others were tokenized. text_hash: of the whole text.
     """
 
-    keep_boundaries: int
-    keep_tokens: int
-    keep_chars: int
-    ids: TokenIds
-    boundaries: tuple[Boundary, ...]
-    span_hashes: tuple[bytes, ...]
-    sampled: tuple[SampledSpan, ...]
+    delta: Delta
     sampled_tokens: int
     span_tokens: int
     text_hash: str
 
-    def delta(self) -> dict[str, Any]:
-        """The fields of a Node that say what it adds to its parent."""
-        return {
-            "keep_boundaries": self.keep_boundaries,
-            "keep_tokens": self.keep_tokens,
-            "keep_chars": self.keep_chars,
-            "ids": self.ids,
-            "boundaries": self.boundaries,
-            "span_hashes": self.span_hashes,
-            "sampled": self.sampled,
-        }
+    @property
+    def reused_tokens(self) -> int:
+        return self.delta.keep_tokens + self.sampled_tokens + self.span_tokens
 
 
 def continue_prompt(tokenizer: BoundaryTokenizer, text: str, known: Known) -> Continuation:
@@ -67,20 +50,6 @@ def continue_prompt(tokenizer: BoundaryTokenizer, text: str, known: Known) -> Co
             if (not with_spans or growth.take_spans()) and growth.tokenize():
                 return growth.result(count)
     raise AssertionError("a text can always be tokenized from its start")
-
-
-def with_kept(made: Continuation, known: Known, ids: TokenIds) -> Continuation:
-    """`made` with what it keeps of `known` in it; `ids` are those of the whole prompt."""
-    return replace(
-        made,
-        keep_boundaries=0,
-        keep_tokens=0,
-        keep_chars=0,
-        ids=ids,
-        boundaries=(*known.boundaries[: made.keep_boundaries], *made.boundaries),
-        span_hashes=(*known.span_hashes[: made.keep_boundaries], *made.span_hashes),
-        sampled=(*cut_spans(known.sampled, made.keep_tokens, made.keep_chars), *made.sampled),
-    )
 
 
 def _standing(text: str, known: Known) -> tuple[int, xxhash.xxh3_128, bool]:
@@ -227,7 +196,7 @@ class _Growth:
 
     def result(self, count: int) -> Continuation:
         self._hasher.update(self._text[self._hashed :].encode())
-        return Continuation(
+        delta = Delta(
             keep_boundaries=count,
             keep_tokens=self._keep_tokens,
             keep_chars=self._keep_chars,
@@ -235,7 +204,5 @@ class _Growth:
             boundaries=tuple(self._boundaries),
             span_hashes=tuple(self._span_hashes),
             sampled=tuple(self._sampled),
-            sampled_tokens=self._sampled_tokens,
-            span_tokens=self._span_tokens,
-            text_hash=self._hasher.hexdigest(),
         )
+        return Continuation(delta, self._sampled_tokens, self._span_tokens, self._hasher.hexdigest())

@@ -19,7 +19,7 @@ import xxhash
 
 from app.prefix.wire import Boundary
 from app.vllm_plugin.continuation import Continuation
-from app.vllm_plugin.known import Known, TokenIds
+from app.vllm_plugin.known import Delta, Known, TokenIds
 
 Messages = Sequence[Any]
 """Of openai_harmony.Message."""
@@ -91,7 +91,7 @@ def continue_messages(encoder: HarmonyEncoder, messages: Messages, known: Known)
     after = [parts[digest] for digest in hashes[standing:]]
     boundaries = _boundaries(hashes, standing, keep_tokens, after)
     tokenized = sum(len(parts[hashes[index]]) for index in new)
-    return Continuation(
+    delta = Delta(
         keep_boundaries=standing,
         keep_tokens=keep_tokens,
         keep_chars=standing,
@@ -99,10 +99,9 @@ def continue_messages(encoder: HarmonyEncoder, messages: Messages, known: Known)
         boundaries=boundaries,
         span_hashes=tuple(hashes[standing:]),
         sampled=(),
-        sampled_tokens=0,
-        span_tokens=sum(map(len, after)) - tokenized,
-        text_hash=boundaries[-1].text_hash if boundaries else _chained(hashes)[-1],
     )
+    text_hash = boundaries[-1].text_hash if boundaries else _chained(hashes)[-1]
+    return Continuation(delta, 0, sum(map(len, after)) - tokenized, text_hash)
 
 
 def _message_hashes(messages: Messages) -> list[bytes]:

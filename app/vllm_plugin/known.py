@@ -58,6 +58,35 @@ class Known:
 NOTHING = Known(np.empty(0, np.int32), (), (), (), 0, -1, "", ())
 
 
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A prompt, as what of a known one it begins with and what follows.
+
+    keep_boundaries, keep_tokens, keep_chars: how much of the known prompt stands. `ids` and the others are
+    those after it, counted from the start of the whole prompt (see Known).
+    """
+
+    keep_boundaries: int
+    keep_tokens: int
+    keep_chars: int
+    ids: TokenIds
+    boundaries: tuple[Boundary, ...]
+    span_hashes: tuple[bytes, ...]
+    sampled: tuple[SampledSpan, ...]
+
+    def whole(self, known: Known, ids: TokenIds) -> "Delta":
+        """The same with what it keeps of `known` in it; `ids` are those of the whole prompt."""
+        return Delta(
+            keep_boundaries=0,
+            keep_tokens=0,
+            keep_chars=0,
+            ids=ids,
+            boundaries=(*known.boundaries[: self.keep_boundaries], *self.boundaries),
+            span_hashes=(*known.span_hashes[: self.keep_boundaries], *self.span_hashes),
+            sampled=(*cut_spans(known.sampled, self.keep_tokens, self.keep_chars), *self.sampled),
+        )
+
+
 def cut_spans(spans: Iterable[SampledSpan], tokens: int, chars: int) -> list[SampledSpan]:
     """What is left of `spans` in a prompt that is cut after so many tokens and characters."""
     return [

@@ -13,7 +13,7 @@ import numpy as np
 
 from app.prefix import hashing
 from app.prefix.wire import Boundary
-from app.vllm_plugin.known import SampledSpan, TokenIds
+from app.vllm_plugin.known import Delta, SampledSpan, TokenIds
 from app.vllm_plugin.store import Node
 
 logger = logging.getLogger("vllm.marginalia")
@@ -49,13 +49,13 @@ def pack(node: Node, tokenizer: bytes) -> bytes:
         tokenizer=tokenizer,
         ref=node.ref,
         parent=node.parent.ref if node.parent else None,
-        keep_boundaries=node.keep_boundaries,
-        keep_tokens=node.keep_tokens,
-        keep_chars=node.keep_chars,
-        ids=_planes(node.ids),
-        boundaries=[(b.chars, b.tokens, bytes.fromhex(b.text_hash)) for b in node.boundaries],
-        span_hashes=list(node.span_hashes),
-        sampled=list(node.sampled),
+        keep_boundaries=node.delta.keep_boundaries,
+        keep_tokens=node.delta.keep_tokens,
+        keep_chars=node.delta.keep_chars,
+        ids=_planes(node.delta.ids),
+        boundaries=[(b.chars, b.tokens, bytes.fromhex(b.text_hash)) for b in node.delta.boundaries],
+        span_hashes=list(node.delta.span_hashes),
+        sampled=list(node.delta.sampled),
         hash=node.hash,
         final_chars=node.final_chars,
         text_chars=node.text_chars,
@@ -96,13 +96,15 @@ def _node(seed: _Seed, parent: Node | None) -> Node:
         model="",
         fingerprint="",
         messages=(),
-        keep_boundaries=seed.keep_boundaries,
-        keep_tokens=seed.keep_tokens,
-        keep_chars=seed.keep_chars,
-        ids=_ids(seed.ids),
-        boundaries=tuple(Boundary(chars, tokens, text.hex()) for chars, tokens, text in seed.boundaries),
-        span_hashes=tuple(seed.span_hashes),
-        sampled=tuple(seed.sampled),
+        delta=Delta(
+            keep_boundaries=seed.keep_boundaries,
+            keep_tokens=seed.keep_tokens,
+            keep_chars=seed.keep_chars,
+            ids=_ids(seed.ids),
+            boundaries=tuple(Boundary(chars, tokens, text.hex()) for chars, tokens, text in seed.boundaries),
+            span_hashes=tuple(seed.span_hashes),
+            sampled=tuple(seed.sampled),
+        ),
         hash=seed.hash,
         final_chars=seed.final_chars,
         text_chars=seed.text_chars,

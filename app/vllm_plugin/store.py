@@ -15,7 +15,7 @@ import numpy as np
 
 from app.prefix.hashing import Ref
 from app.prefix.wire import Boundary
-from app.vllm_plugin.known import Known, SampledSpan, TokenIds, cut_spans
+from app.vllm_plugin.known import Delta, Known, SampledSpan, TokenIds, cut_spans
 
 _NODE_OVERHEAD = 3300
 """Rough bytes of a node's own Python objects, as `python -m bench.store` measures them."""
@@ -29,9 +29,8 @@ _SAMPLES = 4
 class Node:
     """The prompt of one turn. Everything but the last four fields is immutable.
 
-    `keep_boundaries`, `keep_tokens`, `keep_chars` say how much of the parent's prompt this one begins with;
-    what follows it is in `ids`, `boundaries`, `span_hashes` and `sampled` (see Known, also for the rest).
-    `messages` are the canonical JSON of the messages that the turn added.
+    `delta` is over the parent's prompt; `messages` are the canonical JSON of the messages that the turn
+    added. For the rest see Known.
     """
 
     ref: Ref
@@ -40,13 +39,7 @@ class Node:
     model: str
     fingerprint: str
     messages: tuple[bytes, ...]
-    keep_boundaries: int
-    keep_tokens: int
-    keep_chars: int
-    ids: TokenIds
-    boundaries: tuple[Boundary, ...]
-    span_hashes: tuple[bytes, ...]
-    sampled: tuple[SampledSpan, ...]
+    delta: Delta
     hash: str
     final_chars: int
     text_chars: int
@@ -58,15 +51,15 @@ class Node:
 
     @property
     def tokens(self) -> int:
-        return self.keep_tokens + len(self.ids)
+        return self.delta.keep_tokens + len(self.delta.ids)
 
     @property
     def size(self) -> int:
         return (
             _NODE_OVERHEAD
-            + self.ids.nbytes
+            + self.delta.ids.nbytes
             + sum(map(len, self.messages))
-            + _BOUNDARY_BYTES * len(self.boundaries)
+            + _BOUNDARY_BYTES * len(self.delta.boundaries)
             + sum(sample.nbytes for sample in self.samples)
         )
 
@@ -88,13 +81,14 @@ class Node:
         span_hashes: list[bytes] = []
         sampled: list[SampledSpan] = []
         for node in self.path():
-            del boundaries[node.keep_boundaries :]
-            del span_hashes[node.keep_boundaries :]
-            if sampled and sampled[-1].end_token > node.keep_tokens:
-                sampled = cut_spans(sampled, node.keep_tokens, node.keep_chars)
-            boundaries.extend(node.boundaries)
-            span_hashes.extend(node.span_hashes)
-            sampled.extend(node.sampled)
+            delta = node.delta
+            del boundaries[delta.keep_boundaries :]
+            del span_hashes[delta.keep_boundaries :]
+            if sampled and sampled[-1].end_token > delta.keep_tokens:
+                sampled = cut_spans(sampled, delta.keep_tokens, delta.keep_chars)
+            boundaries.extend(delta.boundaries)
+            span_hashes.extend(delta.span_hashes)
+            sampled.extend(delta.sampled)
         return Known(
             self.all_ids(),
             boundaries,
@@ -113,9 +107,10 @@ class Node:
         end = self.tokens
         node: Node | None = self
         while node is not None and end > 0:
-            if end > node.keep_tokens:
-                ids[node.keep_tokens : end] = node.ids[: end - node.keep_tokens]
-                end = node.keep_tokens
+            kept = node.delta.keep_tokens
+            if end > kept:
+                ids[kept:end] = node.delta.ids[: end - kept]
+                end = kept
             node = node.parent
         return ids
 
@@ -140,7 +135,7 @@ class PrefixStore:
         """`evicted` and `refused` (did not fit) count nodes since the start."""
         return {
             "nodes": len(self._nodes),
-            "tokens": sum(len(node.ids) for node in self._nodes.values()),
+            "tokens": sum(len(node.delta.ids) for node in self._nodes.values()),
             "bytes_used": self.bytes_used,
             "bytes_budget": self.budget_bytes,
             "evicted": self._evicted,

@@ -20,8 +20,8 @@ from app.prefix.wire import (
     Worker,
 )
 from app.vllm_plugin.canary import same_tokens
-from app.vllm_plugin.continuation import Continuation, continue_prompt, with_kept
-from app.vllm_plugin.known import NOTHING, Known, SampledSpan, TokenIds
+from app.vllm_plugin.continuation import Continuation, continue_prompt
+from app.vllm_plugin.known import NOTHING, Delta, Known, SampledSpan, TokenIds
 from app.vllm_plugin.prompt_ids import PromptIds
 from app.vllm_plugin.references import PrefixMiss
 from app.vllm_plugin.seam import VLLM_VERSION, ChatCompletionRequest, Observed, Prompt
@@ -44,12 +44,12 @@ class Made(NamedTuple):
     text: str
     ids: TokenIds
     known: Known
-    continuation: Continuation
+    delta: Delta
 
     @property
     def sampled(self) -> tuple[SampledSpan, ...]:
         """Where the ids are as sampled."""
-        return with_kept(self.continuation, self.known, self.ids).sampled
+        return self.delta.whole(self.known, self.ids).sampled
 
 
 class Turn:
@@ -161,21 +161,22 @@ class Turn:
         if self._request.policy == "canonical":
             known = known.canonical()
         made = self._continue(text, known)
-        ids = np.concatenate((known.ids[: made.keep_tokens], made.ids)) if made.keep_tokens else made.ids
+        delta, kept = made.delta, made.delta.keep_tokens
+        ids = np.concatenate((known.ids[:kept], delta.ids)) if kept else delta.ids
         if self.base is not None and not _is_hit(known, made):
             self.path, self.reason = "rewind", "history_rewritten"
         elif self.base is not None:
             self.path, self.reason = "hit", "found_by_content" if self._found else None
         self._account(ids, made)
         self._candidate = self._seed = node = self._node(len(text), final_chars, made)
-        self.made = Made(text, ids, known, made)
+        self.made = Made(text, ids, known, delta)
         if restored is not None:
             # Resident as a whole; as a seed a delta of those that Postgres has.
             self._seed = dataclasses.replace(node, parent=restored)
-            self._candidate = dataclasses.replace(node, **with_kept(made, known, ids).delta())
+            self._candidate = dataclasses.replace(node, delta=delta.whole(known, ids))
         elif self._found:
             # What was found may be another conversation's, whose seeds come with that one only.
-            self._seed = dataclasses.replace(node, parent=None, **with_kept(made, known, ids).delta())
+            self._seed = dataclasses.replace(node, parent=None, delta=delta.whole(known, ids))
         return ids
 
     def _continue(self, text: str, known: Known) -> Continuation:
@@ -185,7 +186,7 @@ class Turn:
         self.tokens = len(ids)
         if made is not None:
             self.sampled_tokens = made.sampled_tokens
-            self.reused_tokens = made.keep_tokens + made.sampled_tokens + made.span_tokens
+            self.reused_tokens = made.reused_tokens
         self._hash = hashing.ids_hash(np.ascontiguousarray(ids, dtype="<i4").data)
         if self._request.reseed is not None:
             self.path, self.reason = "reseed", self._request.reseed.reason
@@ -204,7 +205,7 @@ class Turn:
             model=self._model,
             fingerprint=self.fingerprint,
             messages=self._margin,
-            **made.delta(),
+            delta=made.delta,
             hash=self._hash,
             final_chars=final_chars,
             text_chars=text_chars,
@@ -265,7 +266,7 @@ class Turn:
             hash=self._hash,
             tokens=self.tokens,
             fingerprint=self.fingerprint,
-            proof=list(kept.boundaries) if kept else [],
+            proof=list(kept.delta.boundaries) if kept else [],
             path=self.path,
             reason=self.reason,
             reused_tokens=self.reused_tokens,
@@ -301,4 +302,4 @@ class Turn:
 def _is_hit(known: Known, made: Continuation) -> bool:
     """Whether all of the known prompt but its generation prompt still stands."""
     final = [b.chars for b in known.boundaries if b.chars <= known.final_chars]
-    return not final or made.keep_chars >= final[-1]
+    return not final or made.delta.keep_chars >= final[-1]

@@ -74,14 +74,15 @@ def _from_last(
         boundary = known.boundaries[count - 1]
         if holds(boundary):
             made = continue_prompt(careless, text[boundary.chars :], NOTHING)
-            return replace(
-                made,
+            delta = replace(
+                made.delta,
                 keep_boundaries=count,
                 keep_tokens=boundary.tokens,
                 keep_chars=boundary.chars,
                 boundaries=(),
                 span_hashes=(),
             )
+            return replace(made, delta=delta)
     return continue_prompt(careless, text, NOTHING)
 
 

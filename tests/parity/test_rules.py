@@ -22,7 +22,7 @@ def continued(tokenizer: BoundaryTokenizer, texts: Sequence[str]) -> tuple[list[
     known, reused = NOTHING, 0
     for text in texts:
         made = continue_prompt(tokenizer, text, known)
-        reused = made.keep_tokens + made.span_tokens
+        reused = made.reused_tokens
         known = known_of(made, known, text)
     return known.ids.tolist(), reused
 
@@ -81,8 +81,8 @@ def test_the_id_alone_is_not_enough(gemma3: BoundaryTokenizer) -> None:
     (token,) = gemma3.encode(run)
     assert gemma3.encode(" " * 31) == [token]
     assert gemma3.admissible[token] == run
-    assert len(continue_prompt(gemma3, run, NOTHING).boundaries) == 1
-    assert continue_prompt(gemma3, " " * 31, NOTHING).boundaries == ()
+    assert len(continue_prompt(gemma3, run, NOTHING).delta.boundaries) == 1
+    assert continue_prompt(gemma3, " " * 31, NOTHING).delta.boundaries == ()
 
 
 def test_the_text_after_a_boundary_is_tokenized_from_the_boundarys_start() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import normalizers, processors
 
-from app.vllm_plugin.continuation import Continuation, continue_prompt, with_kept
+from app.vllm_plugin.continuation import Continuation, continue_prompt
 from app.vllm_plugin.known import NOTHING, Known
 from app.vllm_plugin.tokenization import BoundaryTokenizer
 from tests.unit.vllm_plugin.test_tokenization import END, START, build, plain
@@ -19,8 +19,8 @@ def tokenizer() -> BoundaryTokenizer:
 
 def known_of(made: Continuation, before: Known, text: str, *samples: list[int]) -> Known:
     """What a turn that made this prompt would keep of it."""
-    ids = np.concatenate((before.ids[: made.keep_tokens], made.ids))
-    whole = with_kept(made, before, ids)
+    ids = np.concatenate((before.ids[: made.delta.keep_tokens], made.delta.ids))
+    whole = made.delta.whole(before, ids)
     return Known(
         ids,
         whole.boundaries,
@@ -43,7 +43,7 @@ def test_only_the_new_text_is_tokenized(tokenizer: BoundaryTokenizer) -> None:
     longer = f"{first}world{END}\n{START}user\nbye{END}\n"
     made = continue_prompt(tokenizer, longer, known)
     assert known_of(made, known, longer).ids.tolist() == tokenizer.encode(longer)
-    assert made.keep_tokens == known.boundaries[-1].tokens > 0
+    assert made.delta.keep_tokens == known.boundaries[-1].tokens > 0
 
 
 def test_changed_text_falls_back_to_the_last_boundary_that_holds(tokenizer: BoundaryTokenizer) -> None:
@@ -51,7 +51,7 @@ def test_changed_text_falls_back_to_the_last_boundary_that_holds(tokenizer: Boun
     after = f"{START}a{END}{START}b{END}"
     made = continue_prompt(tokenizer, after, known)
     assert known_of(made, known, after).ids.tolist() == tokenizer.encode(after)
-    assert made.keep_tokens == known.boundaries[1].tokens
+    assert made.delta.keep_tokens == known.boundaries[1].tokens
 
 
 def test_a_shorter_text_is_not_a_match(tokenizer: BoundaryTokenizer) -> None:
@@ -59,7 +59,7 @@ def test_a_shorter_text_is_not_a_match(tokenizer: BoundaryTokenizer) -> None:
     known = prompt(tokenizer, text)
     made = continue_prompt(tokenizer, text[:-1], known)
     assert known_of(made, known, text[:-1]).ids.tolist() == tokenizer.encode(text[:-1])
-    assert made.keep_tokens == known.boundaries[0].tokens
+    assert made.delta.keep_tokens == known.boundaries[0].tokens
 
 
 def test_after_a_rewind_only_spans_of_new_text_are_tokenized(tokenizer: BoundaryTokenizer) -> None:
@@ -71,7 +71,7 @@ def test_after_a_rewind_only_spans_of_new_text_are_tokenized(tokenizer: Boundary
     made = continue_prompt(tokenizer, text, known)
     assert known_of(made, known, text).ids.tolist() == tokenizer.encode(text)
     new = len(tokenizer.encode(f"user\nother{END}")) + len(tokenizer.encode("new"))
-    assert len(known_of(made, known, text).ids) - made.keep_tokens - made.span_tokens == new
+    assert len(known_of(made, known, text).ids) - made.reused_tokens == new
 
 
 PIECES = st.lists(
@@ -163,8 +163,8 @@ def test_what_was_sampled_goes_on_as_it_was_sampled(tokenizer: BoundaryTokenizer
     before = tokenizer.encode(ASK)
     assert ids == [*before, *sample, *tokenizer.encode(f"{END}{next_turn}")]
     assert ids != tokenizer.encode(f"{ASK}hello there{END}{next_turn}")
-    assert (made.keep_tokens, made.sampled_tokens) == (len(before), len(sample))
-    (span,) = made.sampled
+    assert (made.delta.keep_tokens, made.sampled_tokens) == (len(before), len(sample))
+    (span,) = made.delta.sampled
     # What was not sampled is what a full render would give, on both sides.
     whole = tokenizer.encode(f"{ASK}hello there{END}{next_turn}")
     assert whole[: span.first_token] == ids[: span.first_token]
@@ -205,7 +205,7 @@ def test_what_the_template_changed_is_tokenized_from_the_last_boundary_that_was_
     assert made.sampled_tokens == len(thought) - 1
     # Dropped altogether: nothing of it is left.
     made, ids = after(tokenizer, sample, f'{{"a": 1}}{END}')
-    assert (made.sampled_tokens, made.sampled) == (0, ())
+    assert (made.sampled_tokens, made.delta.sampled) == (0, ())
     assert ids == tokenizer.encode(f'{ASK}{{"a": 1}}{END}')
 
 
@@ -252,12 +252,12 @@ def test_any_sample_gives_the_same_text_and_elsewhere_the_same_ids(data: st.Data
         tokenizer.encode(text), skip_special_tokens=False
     )
     whole = tokenizer.encode(text)
-    for span in made.sampled:
+    for span in made.delta.sampled:
         assert ids[: span.first_token] == whole[: span.first_token]
         assert ids[span.end_token :] == whole[len(whole) - (len(ids) - span.end_token) :]
         added = [t for t in ids if t in tokenizer.added]
         assert added == [t for t in whole if t in tokenizer.added]
-    if not made.sampled:
+    if not made.delta.sampled:
         assert ids == whole
     for boundary in known_of(made, known, text).boundaries:
         content = tokenizer.admissible[ids[boundary.tokens - 1]]
@@ -289,4 +289,4 @@ def test_offsets_are_the_texts_whatever_a_post_processor_makes_of_them() -> None
     source.backend_tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
     trimming = BoundaryTokenizer(source)
     made = continue_prompt(trimming, f"{START}a \n\n\n{END}", NOTHING)
-    assert [b.chars for b in made.boundaries] == [12, 17, 27]
+    assert [b.chars for b in made.delta.boundaries] == [12, 17, 27]

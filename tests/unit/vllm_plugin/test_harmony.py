@@ -55,12 +55,12 @@ class Played:
 
     def go_on(self, messages: list[Any]) -> "Played":
         made = continue_messages(self._encoder, self._encoder.drop(messages), self.known)
-        ids = np.concatenate((self.known.ids[: made.keep_tokens], made.ids))
+        ids = np.concatenate((self.known.ids[: made.delta.keep_tokens], made.delta.ids))
         assert ids.tolist() == stock.render_for_completion(messages)
-        self.kept = made.keep_boundaries
-        self.tokenized = len(made.ids) - made.span_tokens
-        boundaries = (*self.known.boundaries[: self.kept], *made.boundaries)
-        hashes = (*self.known.span_hashes[: self.kept], *made.span_hashes)
+        self.kept = made.delta.keep_boundaries
+        self.tokenized = len(made.delta.ids) - made.span_tokens
+        boundaries = (*self.known.boundaries[: self.kept], *made.delta.boundaries)
+        hashes = (*self.known.span_hashes[: self.kept], *made.delta.span_hashes)
         assert [b.chars for b in boundaries] == list(range(1, len(boundaries) + 1))
         self.known = Known(ids, boundaries, hashes, (), len(boundaries), len(boundaries), made.text_hash, ())
         return self

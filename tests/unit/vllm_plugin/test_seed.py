@@ -8,7 +8,7 @@ import pytest
 
 from app.prefix.hashing import Ref, ids_hash
 from app.prefix.wire import Boundary
-from app.vllm_plugin.known import SampledSpan
+from app.vllm_plugin.known import Delta, SampledSpan
 from app.vllm_plugin.seed import logger, pack, restore
 from app.vllm_plugin.store import Node
 
@@ -23,13 +23,15 @@ def node(number: int, parent: Node | None, keep: int, ids: list[int]) -> Node:
         model="m",
         fingerprint="f",
         messages=(b"{}",),
-        keep_boundaries=min(1, keep),
-        keep_tokens=keep,
-        keep_chars=keep * 3,
-        ids=np.array(ids, np.int32),
-        boundaries=(Boundary(number * 10, keep + 1, f"{number:032x}"),),
-        span_hashes=(number.to_bytes(16, "big"),),
-        sampled=(SampledSpan(keep, keep + 1, 3, 4),),
+        delta=Delta(
+            keep_boundaries=min(1, keep),
+            keep_tokens=keep,
+            keep_chars=keep * 3,
+            ids=np.array(ids, np.int32),
+            boundaries=(Boundary(number * 10, keep + 1, f"{number:032x}"),),
+            span_hashes=(number.to_bytes(16, "big"),),
+            sampled=(SampledSpan(keep, keep + 1, 3, 4),),
+        ),
         hash="",
         final_chars=number,
         text_chars=number + 1,
@@ -63,7 +65,7 @@ def test_the_newest_prompt_comes_back_whole(chain: list[Node]) -> None:
 def test_what_lacks_its_parent_is_not_whole(chain: list[Node]) -> None:
     first, second, third = (pack(n, TOKENIZER) for n in chain)
     oldest = restore([first, third], TOKENIZER)
-    assert oldest is not None and oldest.ids.tolist() == [5, 6, 7, 200_000]
+    assert oldest is not None and oldest.all_ids().tolist() == [5, 6, 7, 200_000]
     assert restore([second, third], TOKENIZER) is None
     assert restore([], TOKENIZER) is None
 
@@ -79,7 +81,7 @@ def test_damage_is_noticed(
     caplog.set_level(logging.WARNING, logger=logger.name)
     monkeypatch.setattr(logger, "handlers", [caplog.handler])
     good = pack(chain[0], TOKENIZER)
-    chain[0].ids[0] += 1  # Its hash says what it was.
+    chain[0].delta.ids[0] += 1  # Its hash says what it was.
     for damaged in (pack(chain[0], TOKENIZER), good[:-1], b"", good[:20] + b"\0" + good[21:]):
         caplog.clear()
         assert restore([damaged], TOKENIZER) is None

@@ -10,6 +10,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from app.prefix.hashing import Ref
 from app.prefix.wire import Boundary
+from app.vllm_plugin.known import Delta
 from app.vllm_plugin.store import Node, PrefixStore
 
 
@@ -23,13 +24,15 @@ def make_node(
         model="m",
         fingerprint="f",
         messages=(b"x" * size,),
-        keep_boundaries=0,
-        keep_tokens=keep,
-        keep_chars=0,
-        ids=np.array(ids or [], np.int32),
-        boundaries=(),
-        span_hashes=(),
-        sampled=(),
+        delta=Delta(
+            keep_boundaries=0,
+            keep_tokens=keep,
+            keep_chars=0,
+            ids=np.array(ids or [], np.int32),
+            boundaries=(),
+            span_hashes=(),
+            sampled=(),
+        ),
         hash="h",
         final_chars=0,
         text_chars=0,
@@ -53,9 +56,9 @@ def test_ids_are_the_parents_up_to_what_is_kept_then_the_nodes_own() -> None:
 def test_boundaries_are_the_parents_up_to_what_is_kept_then_the_nodes_own() -> None:
     first, second, third = (Boundary(n, n, str(n)) for n in (1, 2, 3))
     root = make_node(1)
-    root.boundaries = (first, second)
+    root.delta = dataclasses.replace(root.delta, boundaries=(first, second))
     child = make_node(2, root)
-    child.keep_boundaries, child.boundaries = 1, (third,)
+    child.delta = dataclasses.replace(child.delta, keep_boundaries=1, boundaries=(third,))
     assert child.known().boundaries == [first, third]
 
 
