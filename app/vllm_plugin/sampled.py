@@ -25,12 +25,12 @@ class Reuse:
 
 
 def longest_reuse(tokenizer: BoundaryTokenizer, text: str, known: Known) -> Reuse | None:
-    """The longest beginning of a sample that `text` goes on with, after all of the known prompt's text.
+    """The beginning of a sample, with the longest text, that `text` goes on with after the known prompt's.
 
     `text` must be known to begin with that text.
     """
     found = [reuse for sample in known.samples if (reuse := _Sample(tokenizer, text, known, sample).reuse())]
-    return max(found, key=lambda reuse: len(reuse.ids), default=None)
+    return max(found, key=lambda reuse: reuse.until, default=None)
 
 
 class _Sample:

@@ -230,6 +230,42 @@ def test_the_longest_of_several_answers_is_taken(tokenizer: BoundaryTokenizer) -
     known = prompt(tokenizer, ASK, spell(tokenizer, "one"), spell(tokenizer, "two"), [], [10**6])
     made = continue_prompt(tokenizer, f"{ASK}two{END}", known)
     assert made.sampled_tokens == 3
+    # The longest text, in however few tokens: the other agrees up to its boundary only.
+    begun = [*spell(tokenizer, "hello there"), token(tokenizer, "<think>"), *spell(tokenizer, "no")]
+    whole = tokenizer.encode("hello there<think>yes")
+    for samples in ((begun, whole), (whole, begun)):
+        made = continue_prompt(
+            tokenizer, f"{ASK}hello there<think>yes{END}", prompt(tokenizer, ASK, *samples)
+        )
+        assert made.sampled_tokens == len(whole) < len("hello there")
+
+
+def test_what_was_sampled_after_another_text_of_the_same_length_is_not_reused(
+    tokenizer: BoundaryTokenizer,
+) -> None:
+    known = prompt(tokenizer, f"{START}user\none{END}\n{ASK}", spell(tokenizer, "yes"))
+    text = f"{START}user\ntwo{END}\n{ASK}yes{END}"
+    made = continue_prompt(tokenizer, text, known)
+    assert known_of(made, known, text).ids.tolist() == tokenizer.encode(text)
+
+
+def test_half_a_character_is_not_the_sign_that_stands_for_it(tokenizer: BoundaryTokenizer) -> None:
+    """Both decode to U+FFFD: of such a text the ids cannot be told."""
+    half = spell(tokenizer, "🙂")[:2]
+    said = spell(tokenizer, "hello ")
+    text = tokenizer.backend.decode([*said, *half])
+    made, ids = after(tokenizer, [*said, *half], f"{text}{END}")
+    assert made.sampled_tokens == 0
+    assert ids == tokenizer.encode(f"{ASK}{text}{END}")
+
+
+def test_an_added_token_that_reads_elsewhere_in_the_same_text_is_not_reused() -> None:
+    """The model says `a`, then the token `aa`; a tokenizer reads `aa`, then `a`."""
+    tokenizer = BoundaryTokenizer(build(plain(START), plain(END), plain("aa")))
+    sample = [*spell(tokenizer, "a"), token(tokenizer, "aa")]
+    made, ids = after(tokenizer, sample, f"aaa{END}")
+    assert made.sampled_tokens == 0
+    assert ids == tokenizer.encode(f"{ASK}aaa{END}")
 
 
 @settings(max_examples=400, deadline=None)
