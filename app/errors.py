@@ -54,6 +54,10 @@ class ContextLengthExceeded(InvalidRequest):
     code = "context_length_exceeded"
 
 
+class InvalidEncryptedContent(InvalidRequest):
+    code = "invalid_encrypted_content"
+
+
 class NotFound(MarginaliaError):
     status = 404
     type = "invalid_request_error"

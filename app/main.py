@@ -7,9 +7,11 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
+from app.api import stored
 from app.api.errors import add_error_handlers
 from app.api.routes import Services, router
 from app.conversation.responses import Responses
+from app.conversation.sealing import Sealing
 from app.conversation.seeds import Seeds
 from app.conversation.turns import Turns
 from app.engine.pool import WorkerPool
@@ -36,6 +38,8 @@ def create_app(
     database = Database(database_url)
     store = PostgresResponseStore(database)
     pool = WorkerPool(worker_urls, secret)
+    namespace = partial(namespace_of, secret or "")
+    sealing = Sealing(store)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -46,13 +50,14 @@ def create_app(
             app.state.services = Services(
                 store=store,
                 engine=pool,
-                turns=Turns(store, pool, partial(namespace_of, secret or ""), prefix_policy, seeds),
-                responses=Responses(store, pool),
+                turns=Turns(store, pool, namespace, prefix_policy, seeds, sealing),
+                responses=Responses(store, pool, sealing),
                 prefix_ttl_seconds=prefix_ttl_seconds,
             )
             yield
 
     app = FastAPI(title="Marginalia", version=version("marginalia"), lifespan=lifespan)
     app.include_router(router)
+    app.include_router(stored.router)
     add_error_handlers(app)
     return app

@@ -1,62 +1,44 @@
-"""The body of `POST /v1/responses`: what is accepted, and how the rest is refused by name."""
+"""The bodies of `POST /v1/responses` and `…/input_tokens`: what is accepted, and what turn it asks for."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from openai.types.responses.response_create_params import ResponseCreateParamsBase
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
-from pydantic_core import ErrorDetails, PydanticCustomError
+from openai.types.responses import ResponseIncludable
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
-from app.api.items import ID_PREFIXES, TAGS, InputItem, Strict
-from app.conversation.events import new_id
+from app.api.items import Ttl
+from app.api.prompt import Prompt, ReasoningConfig
+from app.api.refusals import refusal
+from app.api.sampling import VllmFields
+from app.api.strict import Strict, unsupported
 from app.conversation.plan import Caching, TurnRequest
-from app.conversation.records import Item, ResponseId
-from app.errors import (
-    InvalidJson,
-    InvalidRequest,
-    InvalidType,
-    MissingParameter,
-    UnknownParameter,
-    UnsupportedParameter,
-)
+from app.conversation.records import ResponseId
+from app.errors import InvalidRequest
 
-_MONTH_S = 30 * 24 * 3600
-
-_KNOWN_TO_OPENAI = frozenset(ResponseCreateParamsBase.__annotations__) | {"stream"}
-
-
-def _only_functions(tool: Any) -> Any:
-    if isinstance(tool, dict) and tool.get("type", "function") != "function":
-        raise PydanticCustomError(
-            "unsupported", "Tools of type '{kind}' are not supported", {"kind": str(tool["type"])}
-        )
-    return tool
-
-
-class FunctionTool(Strict):
-    type: Literal["function"]
-    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: Annotated[bool, BeforeValidator(lambda strict: True if strict is None else strict)] = True
-
-
-class FunctionChoice(Strict):
-    type: Literal["function"]
-    name: str
-
-
-class TextFormat(Strict):
-    type: Literal["text"]
-
-
-class TextConfig(Strict):
-    format: TextFormat = TextFormat(type="text")
+_DAY_S = 24 * 3600
+_TTL_S: dict[str | None, int] = {None: 0, "30m": 30 * 60, "12h": 12 * 3600}
 
 
 class CachingField(Strict):
     type: Literal["enabled", "disabled"] = "enabled"
-    ttl: int | None = Field(None, ge=1, le=_MONTH_S)
+    ttl: int | None = Field(None, ge=1, le=30 * _DAY_S)
     """Seconds."""
+
+
+class PromptCacheOptions(Strict):
+    mode: Literal["implicit", "explicit"] = "implicit"
+    ttl: Ttl = "30m"
+    prewarm: bool = False
+    comparison_response_id: str | None = None
+
+
+def _plain(obfuscate: bool | None) -> None:
+    if obfuscate:
+        raise unsupported("Stream events are not obfuscated")
+
+
+class StreamOptions(Strict):
+    include_obfuscation: Annotated[bool | None, AfterValidator(_plain)] = None
 
 
 def _metadata_fits(metadata: dict[str, str]) -> dict[str, str]:
@@ -67,112 +49,122 @@ def _metadata_fits(metadata: dict[str, str]) -> dict[str, str]:
     return metadata
 
 
-def _one_message(value: Any) -> Any:
-    return [{"role": "user", "content": value}] if isinstance(value, str) else value
+def _not_yet(value: bool | None) -> bool | None:
+    if value:
+        raise unsupported("Responses in the background are not supported")
+    return value
 
 
-class CreateResponse(Strict):
-    model: str | None = None
-    input: Annotated[list[InputItem], Field(min_length=1), BeforeValidator(_one_message)]
-    instructions: str | None = None
-    previous_response_id: str | None = None
+class CreateResponse(Prompt, VllmFields):
     store: bool | None = True
     stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    background: Annotated[bool | None, AfterValidator(_not_yet)] = None
+    include: list[ResponseIncludable] | None = None
     metadata: Annotated[dict[str, str], AfterValidator(_metadata_fits)] | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
-    max_output_tokens: int | None = Field(None, ge=1)
-    tools: list[Annotated[FunctionTool, BeforeValidator(_only_functions)]] | None = None
-    tool_choice: Literal["none", "auto", "required"] | FunctionChoice | None = None
-    parallel_tool_calls: bool | None = True
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    max_output_tokens: int | None = Field(None, ge=1, lt=1 << 63)
+    max_tool_calls: int | None = Field(None, ge=1)
+    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None = None
+    safety_identifier: Annotated[str, Field(max_length=128)] | None = None
     user: str | None = None
+    prompt_cache_key: Annotated[str, Field(max_length=1024)] | None = None
+    prompt_cache_retention: Literal["in_memory", "24h"] | None = None
+    prompt_cache_options: PromptCacheOptions | None = None
     caching: CachingField | None = None
-    # Accepted only as what they are by default, which is what they are here.
-    background: Literal[False] | None = None
-    truncation: Literal["disabled"] | None = None
-    text: TextConfig | None = None
-    include: Annotated[list[str], Field(max_length=0)] | None = None
+
+    def turn(self, default_ttl_s: int) -> TurnRequest:
+        """Raises InvalidRequest."""
+        if self.stream_options is not None and not self.stream:
+            raise InvalidRequest("stream_options needs stream to be true.", param="stream_options")
+        cache = self.prompt_cache_options or PromptCacheOptions()
+        include = self.include or ()
+        reasoning = self.reasoning or ReasoningConfig()
+        with_logprobs = "message.output_text.logprobs" in include or self.top_logprobs
+        options = self.options(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            max_output_tokens=self.max_output_tokens,
+            top_logprobs=(self.top_logprobs or 0) if with_logprobs else None,
+            extras=self.extras(),
+        )
+        compare = cache.comparison_response_id
+        return TurnRequest(
+            model=self.model,
+            input=self.items(),
+            previous_response_id=self.parent_id(),
+            store=self.store is not False,
+            caching=self._caching(default_ttl_s),
+            options=options,
+            echo=self._echo(reasoning),
+            truncate=self.truncation == "auto",
+            generate=not cache.prewarm,
+            compare=None if compare is None else ResponseId(compare),
+            seal_reasoning="reasoning.encrypted_content" in include,
+            summarise=reasoning.asked_summary is not None,
+            affinity=self.prompt_cache_key,
+        )
+
+    def _caching(self, default_ttl_s: int) -> Caching:
+        caching, cache = self.caching or CachingField(), self.prompt_cache_options
+        points = self.breakpoint_ttls()
+        if caching.ttl is not None:
+            ttl_s = caching.ttl
+        else:
+            # What OpenAI's fields promise is a least lifetime each; the operator's own holds without them.
+            asked = [_TTL_S[ttl] for ttl in points]
+            asked += [_TTL_S[cache.ttl]] if cache else []
+            asked += [_DAY_S] if self.prompt_cache_retention == "24h" else []
+            ttl_s = max([default_ttl_s, *asked])
+        explicit = cache is not None and cache.mode == "explicit"
+        return Caching(enabled=caching.type == "enabled", ttl_s=ttl_s, keep=bool(points) or not explicit)
+
+    def _echo(self, reasoning: ReasoningConfig) -> dict[str, Any]:
+        cache = self.prompt_cache_options
+        options = cache.model_dump(exclude={"prewarm"}, exclude_none=True) if cache else None
+        return {
+            "reasoning": {"effort": reasoning.effort, "summary": reasoning.asked_summary},
+            "metadata": self.metadata or {},
+            "max_tool_calls": self.max_tool_calls,
+            # There is one tier, whatever was asked for.
+            "service_tier": "default",
+            "safety_identifier": self.safety_identifier,
+            "user": self.user,
+            "prompt_cache_key": self.prompt_cache_key,
+            "prompt_cache_retention": self.prompt_cache_retention,
+            "prompt_cache_options": options,
+        }
+
+
+class CountInputTokens(Prompt):
+    def turn(self) -> TurnRequest:
+        """Raises InvalidRequest."""
+        return TurnRequest(
+            model=self.model,
+            input=self.items(),
+            previous_response_id=self.parent_id(),
+            store=False,
+            caching=Caching(enabled=True, ttl_s=0),
+            options=self.options(),
+            echo={},
+            truncate=self.truncation == "auto",
+        )
+
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+def parse(model: type[Body], body: bytes) -> Body:
+    """A request's body. Raises InvalidRequest with the field at fault."""
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as exc:
+        raise refusal(exc.errors(include_url=False)[0]) from None
 
 
 def parse_create(body: bytes, default_ttl_s: int) -> tuple[TurnRequest, bool]:
-    """The turn that a request body asks for, and whether to stream it. Raises InvalidRequest."""
-    try:
-        request = CreateResponse.model_validate_json(body)
-    except ValidationError as exc:
-        raise _refusal(exc.errors(include_url=False)[0]) from None
-    _check_tool_choice(request)
-    caching = request.caching or CachingField()
-    choice = request.tool_choice
-    turn = TurnRequest(
-        model=request.model,
-        input=tuple(_item(item) for item in request.input),
-        instructions=request.instructions or None,
-        previous_response_id=(
-            ResponseId(request.previous_response_id) if request.previous_response_id is not None else None
-        ),
-        store=request.store is not False,
-        caching=Caching(enabled=caching.type == "enabled", ttl_s=caching.ttl or default_ttl_s),
-        tools=tuple(tool.model_dump() for tool in request.tools or ()),
-        tool_choice=choice.model_dump() if isinstance(choice, FunctionChoice) else choice or "auto",
-        parallel_tool_calls=request.parallel_tool_calls is not False,
-        temperature=request.temperature,
-        top_p=request.top_p,
-        max_output_tokens=request.max_output_tokens,
-        echo={
-            "metadata": request.metadata or {},
-            "user": request.user,
-            "background": False,
-            "truncation": "disabled",
-            "text": {"format": {"type": "text"}},
-        },
-    )
-    return turn, bool(request.stream)
-
-
-def _item(item: Any) -> Item:
-    dumped: Item = item.model_dump(exclude_none=True)
-    return {"id": new_id(ID_PREFIXES[item.type]), **dumped}
-
-
-def _check_tool_choice(request: CreateResponse) -> None:
-    names = {tool.name for tool in request.tools or ()}
-    choice = request.tool_choice
-    if isinstance(choice, FunctionChoice) and choice.name not in names:
-        raise InvalidRequest(
-            f"tool_choice names '{choice.name}', which is not in tools.", param="tool_choice"
-        )
-    if choice == "required" and not names:
-        raise InvalidRequest("tool_choice is 'required', but there are no tools.", param="tool_choice")
-
-
-def _refusal(error: ErrorDetails) -> InvalidRequest:
-    """OpenAI's error for pydantic's first one."""
-    kind, location = error["type"], _param(error["loc"])
-    if kind == "json_invalid":
-        return InvalidJson(f"We could not parse the JSON body of your request: {error['msg']}")
-    if kind == "missing":
-        return MissingParameter(f"Missing required parameter: '{location}'.", param=location)
-    if kind == "extra_forbidden" and location in _KNOWN_TO_OPENAI:
-        return UnsupportedParameter(f"Unsupported parameter: '{location}'.", param=location)
-    if kind == "extra_forbidden":
-        return UnknownParameter(f"Unknown parameter: '{location}'.", param=location)
-    message = f"Invalid '{location}': {error['msg']}." if location else f"Invalid body: {error['msg']}."
-    if kind.endswith("_type"):
-        return InvalidType(message, param=location)
-    if kind == "unsupported" or location in ("background", "truncation", "include"):
-        return UnsupportedParameter(message, param=location)
-    return InvalidRequest(message, param=location)
-
-
-def _param(location: tuple[int | str, ...]) -> str | None:
-    """`input[0].content`, without the names of union members that pydantic adds."""
-    path = ""
-    for before, step in zip((None, *location), location, strict=False):
-        if isinstance(step, int):
-            path += f"[{step}]"
-        elif not (isinstance(before, int) and step in TAGS) and step not in _UNION_MEMBERS:
-            path += f".{step}" if path else step
-    return path or None
-
-
-_UNION_MEMBERS = frozenset({"FunctionChoice", "literal['none','auto','required']"})
+    """The turn that a request asks for, and whether to stream it. Raises InvalidRequest."""
+    request = parse(CreateResponse, body)
+    return request.turn(default_ttl_s), bool(request.stream)

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
-from app.api.requests import parse_create
+from app.api.requests import CountInputTokens, parse, parse_create
 from app.api.streaming import EventStream, one_object
 from app.conversation.engine import Engine
-from app.conversation.records import DEFAULT_TENANT, ResponseId, ResponseStore
+from app.conversation.records import DEFAULT_TENANT, ResponseStore
 from app.conversation.responses import Responses
 from app.conversation.turns import Turns
 from app.errors import MarginaliaError
@@ -42,15 +42,12 @@ async def create_response(request: Request, services: Given) -> Response:
     return EventStream(turn) if stream else await one_object(turn, request)
 
 
-@router.get("/v1/responses/{response_id}")
-async def retrieve_response(response_id: str, services: Given) -> dict[str, Any]:
-    return await services.responses.get(DEFAULT_TENANT, ResponseId(response_id))
-
-
-@router.delete("/v1/responses/{response_id}")
-async def delete_response(response_id: str, services: Given) -> dict[str, Any]:
-    await services.responses.delete(DEFAULT_TENANT, ResponseId(response_id))
-    return {"id": response_id, "object": "response", "deleted": True}
+@router.post("/v1/responses/input_tokens")
+async def count_input_tokens(request: Request, services: Given) -> dict[str, Any]:
+    """Exact: the prompt is made as for an answer, by a worker."""
+    turn_request = parse(CountInputTokens, await request.body()).turn()
+    tokens = await services.turns.count(turn_request, DEFAULT_TENANT)
+    return {"object": "response.input_tokens", "input_tokens": tokens}
 
 
 @router.get("/v1/models")

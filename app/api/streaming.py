@@ -1,6 +1,7 @@
 """Bringing a running turn to its client: as a stream of events, or as one object."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,11 +11,15 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.background import BackgroundTask
 from starlette.types import Receive, Scope, Send
 
-from app.conversation.turns import RunningTurn
-from app.errors import EngineError
+from app.conversation.running import RunningTurn
 from app.prefix.wire import PATH_HEADER, REASON_HEADER
 
 _encode = msgspec.json.Encoder().encode
+
+logger = logging.getLogger("marginalia")
+
+KEEP_ALIVE_S = 15.0
+"""Proxies close connections that are silent for 30 or 60 seconds; a long prompt may take as long."""
 
 CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that hung up: nobody reads it but logs."""
@@ -42,14 +47,47 @@ class EventStream(StreamingResponse):
 
 
 async def _frames(turn: RunningTurn) -> AsyncIterator[bytes]:
-    async for event in turn.events():
-        yield b"event: %b\ndata: %b\n\n" % (event["type"].encode(), _encode(event))
+    """One event each, or a comment where there was none for a while.
+
+    The next event is asked for only once the last one is out: a slow client slows vLLM's answer down.
+    """
+    events = turn.events()
+    number = 0
+    try:
+        while True:
+            following = asyncio.ensure_future(anext(events))
+            try:
+                while not (await asyncio.wait({following}, timeout=KEEP_ALIVE_S))[0]:
+                    yield b": keep-alive\n\n"
+            finally:
+                following.cancel()
+            event = following.result()
+            yield _frame(event)
+            number = event["sequence_number"] + 1
+    except StopAsyncIteration:
+        return
+    except Exception as exc:
+        logger.error("unexpected error in a stream", exc_info=exc)
+        message = "The server had an error."
+        yield _frame(
+            {
+                "type": "error",
+                "sequence_number": number,
+                "code": "server_error",
+                "message": message,
+                "param": None,
+            }
+        )
+
+
+def _frame(event: dict[str, Any]) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (event["type"].encode(), _encode(event))
 
 
 async def one_object(turn: RunningTurn, request: Request) -> Response:
     """The finished response; a client that hangs up meanwhile aborts the generation.
 
-    Raises EngineError when the turn failed: without a stream, that is an HTTP error.
+    Raises why the turn failed: without a stream, that is an HTTP error.
     """
     finishing = asyncio.create_task(_last_response(turn))
     hanging_up = asyncio.create_task(_disconnected(request))
@@ -63,8 +101,8 @@ async def one_object(turn: RunningTurn, request: Request) -> Response:
         finishing.cancel()
         await asyncio.wait({finishing, hanging_up})
         await turn.aclose()
-    if response["status"] == "failed":
-        raise EngineError(response["error"]["message"])
+    if turn.failure is not None:
+        raise turn.failure
     return Response(
         _encode(response),
         headers=path_headers(turn),

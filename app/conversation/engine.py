@@ -5,8 +5,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from app.conversation.options import Options
 from app.conversation.records import Checkpoint, Item, Segment
-from app.prefix.wire import Policy
+from app.prefix.wire import Common, Policy
 
 
 class PrefixMissed(Exception):
@@ -27,22 +28,17 @@ class NoPlugin(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """Settings of one generation, the same whatever way the prompt takes."""
+    """What one turn asks of a worker, whatever way its prompt takes."""
 
     model: str
-    instructions: str | None
-    tools: tuple[dict[str, Any], ...]
-    """Function tools in the Responses API's shape."""
-    tool_choice: Any
-    parallel_tool_calls: bool
-    temperature: float | None
-    top_p: float | None
-    max_output_tokens: int | None
+    options: Options
     namespace: str
     """Scope of references and of the engine's KV cache: one tenant's."""
     policy: Policy
     keep_ids: bool
     """Whether the turn's token ids are asked for, where its prefix is kept."""
+    compare: str | None = None
+    """Reference of an earlier prompt, to be told how much this turn's has in common with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +73,28 @@ class Whole:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallDelta:
-    """Part of one tool call; `call_id` and `name` come with its first part."""
+    """Part of one tool call; `call_id` and `name` come with its first part.
+
+    arguments: of a function, JSON; of a custom tool, its input as it is.
+    """
 
     index: int
     call_id: str | None
     name: str | None
     arguments: str
+    custom: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """One step of the answer."""
+    """One step of the answer.
+
+    logprobs: of the step's tokens, in the shape of an output text's `logprobs`.
+    """
 
     text: str = ""
     reasoning: str = ""
+    logprobs: tuple[dict[str, Any], ...] = ()
     tool_calls: tuple[ToolCallDelta, ...] = ()
     finish_reason: str | None = None
 
@@ -112,6 +116,7 @@ class Outcome:
 
     sampled_reused: how many ids are now in a prompt as the model sampled them, for the first time.
     seed: the turn's own token ids, packed, where they were asked for and kept.
+    common: how the prompt compares with `Generation.compare`, where that could be said.
     """
 
     path: str
@@ -121,6 +126,7 @@ class Outcome:
     sampled_reused: int = 0
     checkpoint: Checkpoint | None = None
     seed: bytes | None = None
+    common: Common | None = None
 
 
 class AnswerStream(Protocol):
@@ -149,6 +155,12 @@ class Worker(Protocol):
     def prefix_refusal(self) -> str | None:
         """Why references cannot be used there (`no_plugin`, …); None when they can."""
 
+    def context_length(self, model: str) -> int:
+        """How many tokens a prompt and its answer may have together."""
+
+    async def count(self, generation: Generation, prompt: Margin | Whole) -> int:
+        """Tokens of the prompt that `answer` would send to the engine. Raises as `answer` does."""
+
     def answer(
         self, generation: Generation, prompt: Margin | Whole
     ) -> AbstractAsyncContextManager[AnswerStream]:
@@ -162,10 +174,13 @@ class Worker(Protocol):
 class Engine(Protocol):
     """The pool of workers."""
 
-    async def pick(self, model: str | None, prefer: str | None = None) -> tuple[Worker, str]:
-        """A live worker for `model`, the one at URL `prefer` if it can be; and the model's name there.
+    async def pick(
+        self, model: str | None, prefer: str | None = None, affinity: str | None = None
+    ) -> tuple[Worker, str]:
+        """A live worker for `model`, and the model's name there.
 
-        Raises ModelNotFound, EngineUnavailable.
+        prefer: URL of the one to take if it can be. affinity: calls with the same word get the same worker,
+        as far as can be. Raises ModelNotFound, EngineUnavailable.
         """
 
     async def forget(self, checkpoints: Sequence[Checkpoint]) -> None:

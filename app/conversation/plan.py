@@ -5,34 +5,43 @@ from datetime import datetime
 from typing import Any
 
 from app.conversation.engine import Generation
+from app.conversation.options import Options
 from app.conversation.records import Checkpoint, Item, Parent, ResponseId
 
 
 @dataclass(frozen=True, slots=True)
 class Caching:
-    """The request's `caching` field: whether to use and keep prefixes, and for how long (seconds)."""
+    """Whether to use the parent's prefix, whether to keep this turn's, and for how long (seconds)."""
 
     enabled: bool
     ttl_s: int
+    keep: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class TurnRequest:
-    """A validated request for one turn. `echo` holds the fields that the response repeats."""
+    """A validated request for one turn. `echo` holds the fields that the response only repeats.
+
+    truncate: whether the oldest items are left out where the conversation does not fit.
+    generate: False prepares the prefix and answers nothing.
+    compare: an earlier response, to be told how much of its prefix could be used again.
+    seal_reasoning: whether reasoning items carry their text encrypted as well.
+    summarise: whether reasoning is given as a summary rather than as reasoning text.
+    """
 
     model: str | None
     input: tuple[Item, ...]
-    instructions: str | None
     previous_response_id: ResponseId | None
     store: bool
     caching: Caching
-    tools: tuple[dict[str, Any], ...]
-    tool_choice: Any
-    parallel_tool_calls: bool
-    temperature: float | None
-    top_p: float | None
-    max_output_tokens: int | None
+    options: Options
     echo: dict[str, Any]
+    truncate: bool = False
+    generate: bool = True
+    compare: ResponseId | None = None
+    seal_reasoning: bool = False
+    summarise: bool = False
+    affinity: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +73,7 @@ def plan_turn(
         return Plan(None, "caching_disabled", keep=False)
     if prefix_refusal is not None:
         return Plan(None, prefix_refusal, keep=False)
-    keep = request.store
+    keep = request.store and request.caching.keep
     if parent is None:
         return Plan(None, "new_conversation", keep=keep)
     checkpoint = parent.checkpoint
@@ -73,7 +82,7 @@ def plan_turn(
     if parent.response.body["model"] != generation.model:
         return Plan(None, "model_changed", keep=keep)
     # Instructions are not inherited: they are the first message of each turn's own prompt.
-    if parent.response.body["instructions"] != generation.instructions:
+    if parent.response.body["instructions"] != generation.options.instructions:
         return Plan(None, "instructions_changed", keep=keep)
     if checkpoint.expires_at <= now:
         return Plan(None, "prefix_expired", keep=keep, lost=True)

@@ -4,6 +4,7 @@ A response is immutable once committed. Its items are the client's own JSON, whi
 plain dicts here and nowhere else.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NewType, Protocol
@@ -40,7 +41,8 @@ class Checkpoint:
 class StoredResponse:
     """One committed turn without its items.
 
-    `body` is the Response object as the client saw it, less `output` (kept as items).
+    `body` is the Response object as the client saw it, less `output` (kept as items). `created_at` is to the
+    microsecond, so that responses have an order; the body's is in whole seconds.
     """
 
     id: ResponseId
@@ -79,6 +81,32 @@ class Segment:
     output_items: tuple[Item, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Paging:
+    """Which part of a list: at most `limit` entries after the one whose id is `after`."""
+
+    limit: int = 20
+    ascending: bool = False
+    """Oldest first; else newest first."""
+    after: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ItemPage:
+    """A part of a list of items. more: whether the list goes on after it."""
+
+    items: tuple[Item, ...]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ResponsePage:
+    """A part of a list of responses, each with its output items."""
+
+    responses: tuple[tuple[StoredResponse, tuple[Item, ...]], ...]
+    more: bool
+
+
 class ResponseStore(Protocol):
     """Port to the database. Every call is one short transaction; none is open while vLLM generates.
 
@@ -112,6 +140,23 @@ class ResponseStore(Protocol):
     async def seeds(self, tenant: TenantId, response_id: ResponseId) -> list[bytes]:
         """What was kept of the turns from the root to `response_id`, oldest first; turns without are left
         out."""
+
+    async def items(self, tenant: TenantId, item_ids: Collection[str]) -> dict[str, Item]:
+        """The items of these ids that live responses hold, as input or output, by id. Where several hold one
+        of the same id, it is the newest response's. Unknown ids are left out."""
+
+    async def input_items(self, tenant: TenantId, response_id: ResponseId, paging: Paging) -> ItemPage | None:
+        """Of all that was input to a response: the items of the turns before, and its own input. None when
+        the response is unknown, another tenant's, or deleted.
+
+        Raises InvalidRequest where no such item has the id `after`; an id that several have is the last one's.
+        """
+
+    async def responses(self, tenant: TenantId, paging: Paging) -> ResponsePage:
+        """Of the tenant's live responses. Raises InvalidRequest where none has the id `after`."""
+
+    async def key(self, name: str) -> bytes:
+        """A secret of 32 random bytes: made at the first call, for all who use this database, for good."""
 
     async def ping(self) -> None:
         """One real query."""

@@ -1,35 +1,43 @@
 """The Response object as JSON: what is known when a turn starts, and what its end adds."""
 
 import time
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from app.conversation.engine import Outcome, Usage
 from app.conversation.plan import TurnRequest
+from app.errors import InvalidRequest, MarginaliaError
 
 
 def new_body(
-    request: TurnRequest, response_id: str, model: str, path: str, reason: str | None
+    request: TurnRequest, response_id: str, model: str, created_at: datetime, path: str, reason: str | None
 ) -> dict[str, Any]:
     """The body of a response that is in progress, without `output`; every request field is repeated."""
+    options = request.options
     return {
         "id": response_id,
         "object": "response",
-        "created_at": int(time.time()),
+        "created_at": int(created_at.timestamp()),
         "status": "in_progress",
         "completed_at": None,
         "error": None,
         "incomplete_details": None,
         "model": model,
-        "instructions": request.instructions,
+        "instructions": options.instructions,
         "previous_response_id": request.previous_response_id,
-        "store": request.store,
-        "tools": list(request.tools),
-        "tool_choice": request.tool_choice,
-        "parallel_tool_calls": request.parallel_tool_calls,
-        "temperature": request.temperature,
-        "top_p": request.top_p,
-        "max_output_tokens": request.max_output_tokens,
+        "tools": list(options.tools),
+        "tool_choice": options.tool_choice,
+        "parallel_tool_calls": options.parallel_tool_calls,
+        "temperature": options.temperature,
+        "top_p": options.top_p,
+        "top_logprobs": options.top_logprobs or 0,
+        "max_output_tokens": options.max_output_tokens,
+        "text": {"format": options.text_format, "verbosity": options.verbosity or "medium"},
+        "truncation": "auto" if request.truncate else "disabled",
+        "background": False,
         **request.echo,
+        "prompt_cache_diagnostics": None,
         "usage": None,
         "caching": {
             "type": "enabled" if request.caching.enabled else "disabled",
@@ -46,17 +54,21 @@ def ending(finish_reason: str | None) -> dict[str, Any]:
     return {"status": "completed", "completed_at": int(time.time())}
 
 
-def failure(message: str) -> dict[str, Any]:
+def failure(error: MarginaliaError) -> dict[str, Any]:
+    """Status fields of a turn that broke off."""
+    code = "invalid_prompt" if isinstance(error, InvalidRequest) else "server_error"
     return {
         "status": "failed",
-        "error": {"code": "server_error", "message": message},
+        "error": {"code": code, "message": error.message},
         "incomplete_details": None,
         "completed_at": None,
     }
 
 
 def accounts(request: TurnRequest, usage: Usage, outcome: Outcome) -> dict[str, Any]:
-    """Token counts, as vLLM and the plugin made them."""
+    """Token counts, as vLLM and the plugin made them. The one token that preparing a prefix costs is none."""
+    if not request.generate:
+        usage = replace(usage, output_tokens=0, reasoning_tokens=0)
     return {
         "usage": {
             "input_tokens": usage.input_tokens,

@@ -10,7 +10,11 @@ import msgspec
 from httpx_sse import EventSource, SSEError
 
 from app.conversation.engine import Delta, Outcome, ToolCallDelta, Usage
+from app.conversation.options import Options
 from app.conversation.records import Checkpoint
+from app.engine.bodies import grammar_field
+from app.engine.refusals import refused
+from app.engine.tools import CustomInput, custom_names
 from app.errors import EngineError
 from app.prefix.wire import PATH_HEADER, REASON_HEADER, RECEIPT_EVENT, Receipt
 
@@ -21,16 +25,25 @@ _decode_receipt = msgspec.json.Decoder(Receipt).decode
 class ChatAnswer:
     """An AnswerStream over one HTTP response.
 
-    path, reason: what the request asked for, unless the plugin's headers say otherwise. keep_s: seconds
-    that a kept prefix lives, for its checkpoint.
+    options: what was asked of it. path, reason: what the request asked for, unless the
+    plugin's headers say otherwise. keep_s: seconds that a kept prefix lives, for its checkpoint.
     """
 
     def __init__(
-        self, http: httpx.Response, worker_url: str, path: str, reason: str | None, keep_s: int | None
+        self,
+        http: httpx.Response,
+        worker_url: str,
+        options: Options,
+        path: str,
+        reason: str | None,
+        keep_s: int | None,
     ) -> None:
         self._http = http
         self._worker_url = worker_url
         self._keep_s = keep_s
+        self._custom = custom_names(options.tools)
+        self._grammar = grammar_field(options)
+        self._inputs: dict[int, CustomInput] = {}
         self._usage = Usage()
         self._receipt: Receipt | None = None
         self._path, self._reason = path, reason
@@ -65,7 +78,7 @@ class ChatAnswer:
 
     def _delta(self, chunk: dict[str, Any]) -> Delta:
         if "error" in chunk:
-            raise EngineError(f"vLLM failed: {chunk['error'].get('message', 'no message')}")
+            raise refused(chunk["error"].get("code") or 500, chunk["error"], self._grammar)
         if usage := chunk.get("usage"):
             self._usage = _usage(usage)
         if not chunk["choices"]:
@@ -75,8 +88,23 @@ class ChatAnswer:
         return Delta(
             text=delta.get("content") or "",
             reasoning=delta.get("reasoning") or "",
-            tool_calls=tuple(_tool_call(call) for call in delta.get("tool_calls") or ()),
+            logprobs=tuple(_logprob(token) for token in (choice.get("logprobs") or {}).get("content") or ()),
+            tool_calls=tuple(self._tool_call(call) for call in delta.get("tool_calls") or ()),
             finish_reason=choice.get("finish_reason"),
+        )
+
+    def _tool_call(self, call: dict[str, Any]) -> ToolCallDelta:
+        index, function = call["index"], call.get("function") or {}
+        arguments = function.get("arguments") or ""
+        if function.get("name") in self._custom:
+            self._inputs[index] = CustomInput()
+        custom = self._inputs.get(index)
+        return ToolCallDelta(
+            index=index,
+            call_id=call.get("id"),
+            name=function.get("name"),
+            arguments=custom.add(arguments) if custom else arguments,
+            custom=custom is not None,
         )
 
     @property
@@ -100,6 +128,7 @@ class ChatAnswer:
             sampled_reused=receipt.sampled_reused,
             checkpoint=self._checkpoint(receipt),
             seed=receipt.seed,
+            common=receipt.common,
         )
 
     def _checkpoint(self, receipt: Receipt) -> Checkpoint | None:
@@ -128,11 +157,10 @@ def _usage(usage: dict[str, Any]) -> Usage:
     )
 
 
-def _tool_call(call: dict[str, Any]) -> ToolCallDelta:
-    function = call.get("function") or {}
-    return ToolCallDelta(
-        index=call["index"],
-        call_id=call.get("id"),
-        name=function.get("name"),
-        arguments=function.get("arguments") or "",
-    )
+def _logprob(token: dict[str, Any]) -> dict[str, Any]:
+    """As an output text's `logprobs` have it: `bytes` are never left out."""
+    text = token["token"]
+    named = {"token": text, "logprob": token["logprob"], "bytes": token["bytes"] or list(text.encode())}
+    if "top_logprobs" not in token:
+        return named
+    return {**named, "top_logprobs": [_logprob(top) for top in token["top_logprobs"]]}

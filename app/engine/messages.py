@@ -8,7 +8,9 @@ the same conversation.
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from app.conversation.inputs import CALLS, is_call
 from app.conversation.records import Item, Segment
+from app.engine.tools import custom_arguments
 
 Message = dict[str, Any]
 
@@ -31,7 +33,7 @@ def _messages(items: Sequence[Item]) -> list[Message]:
     assistant: Message | None = None
     for item in items:
         kind = item["type"]
-        if kind == "function_call_output":
+        if kind in CALLS.values():
             messages.append(
                 {"role": "tool", "tool_call_id": item["call_id"], "content": _content(item["output"])}
             )
@@ -39,7 +41,7 @@ def _messages(items: Sequence[Item]) -> list[Message]:
         elif kind == "message" and item["role"] != "assistant":
             messages.append({"role": item["role"], "content": _content(item["content"])})
             assistant = None
-        else:
+        elif kind not in CALLS or is_call(item):
             # One assistant message per step of the model: reasoning, then text, then calls.
             if assistant is None or _follows(assistant, kind):
                 assistant = {"role": "assistant", "content": ""}
@@ -50,7 +52,7 @@ def _messages(items: Sequence[Item]) -> list[Message]:
 
 def _follows(assistant: Message, kind: str) -> bool:
     """Whether an item of `kind` belongs to a later step than what `assistant` already holds."""
-    if kind == "function_call":
+    if kind in CALLS:
         return False
     if kind == "message":
         return bool(assistant["content"] or "tool_calls" in assistant)
@@ -66,7 +68,8 @@ def _extend(assistant: Message, kind: str, item: Item) -> None:
         texts = (part.get("text", part.get("refusal", "")) for part in content) if content else ()
         assistant["content"] = content if isinstance(content, str) else "".join(texts)
     else:
-        call = {"name": item["name"], "arguments": item["arguments"]}
+        arguments = item["arguments"] if kind == "function_call" else custom_arguments(item["input"])
+        call = {"name": item["name"], "arguments": arguments}
         assistant.setdefault("tool_calls", []).append(
             {"id": item["call_id"], "type": "function", "function": call}
         )
@@ -76,19 +79,12 @@ def _content(content: Any) -> Any:
     """A string where one will do: templates that know only strings get one."""
     if isinstance(content, str):
         return content
-    if len(content) == 1:
+    if len(content) == 1 and content[0]["type"] == "input_text":
         return content[0]["text"]
-    return [{"type": "text", "text": part["text"]} for part in content]
+    return [_part(part) for part in content]
 
 
-def chat_tools(tools: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Function tools in the chat API's shape."""
-    return [
-        {"type": "function", "function": {k: v for k, v in tool.items() if k != "type" and v is not None}}
-        for tool in tools
-    ]
-
-
-def chat_tool_choice(choice: Any) -> Any:
-    """`tool_choice` in the chat API's shape."""
-    return choice if isinstance(choice, str) else {"type": "function", "function": {"name": choice["name"]}}
+def _part(part: dict[str, Any]) -> dict[str, Any]:
+    if part["type"] == "input_text":
+        return {"type": "text", "text": part["text"]}
+    return {"type": "image_url", "image_url": {"url": part["image_url"], "detail": part["detail"]}}

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any
 
 import httpx
@@ -37,13 +38,20 @@ class WorkerPool:
     async def refresh(self) -> None:
         await asyncio.gather(*(worker.refresh() for worker in self.workers))
 
-    async def pick(self, model: str | None, prefer: str | None = None) -> tuple[VllmWorker, str]:
+    async def pick(
+        self, model: str | None, prefer: str | None = None, affinity: str | None = None
+    ) -> tuple[VllmWorker, str]:
         """See conversation.engine.Engine. Among equals, the one with the fewest turns in flight."""
         await self.ping()
         alive = (worker for worker in self.workers if worker.alive)
         able = [(w, m["id"]) for w in alive for m in w.models if model is None or m["id"] == model]
         if not able:
             raise ModelNotFound(f"The model '{model}' does not exist.", param="model")
+        if affinity is not None and prefer is None:
+            # Rendezvous hashing: where a worker comes or goes, the words of the others stay where they are.
+            prefer = max(
+                (w.url for w, _ in able), key=lambda url: sha256(f"{affinity}\0{url}".encode()).digest()
+            )
         return min(able, key=lambda pair: (pair[0].url != prefer, pair[0].running))
 
     async def ping(self) -> None:

@@ -8,19 +8,11 @@ import httpx
 import msgspec
 
 from app.conversation.engine import Generation, Margin, NoPlugin, PrefixMissed, Whole
-from app.engine import messages
 from app.engine.answer import ChatAnswer
-from app.errors import ContextLengthExceeded, EngineError, EngineUnavailable, InvalidRequest, ModelNotFound
-from app.prefix.wire import (
-    MISS_CODES,
-    PROTOCOL,
-    SECRET_HEADER,
-    Commit,
-    PluginInfo,
-    PrefixChatRequest,
-    Reference,
-    Reseed,
-)
+from app.engine.bodies import prefix_body, stock_body, tokenize_body
+from app.engine.refusals import refused
+from app.errors import ContextLengthExceeded, EngineUnavailable
+from app.prefix.wire import MISS_CODES, PROTOCOL, SECRET_HEADER, PluginInfo
 
 _TIMEOUT = httpx.Timeout(10.0, connect=3.0)
 _ANSWER_TIMEOUT = httpx.Timeout(600.0, connect=3.0)
@@ -56,30 +48,57 @@ class VllmWorker:
         except (httpx.HTTPError, ValueError, KeyError):
             self.alive = False
 
+    def context_length(self, model: str) -> int:
+        """See conversation.engine.Worker."""
+        return next(int(m["max_model_len"]) for m in self.models if m["id"] == model)
+
     @asynccontextmanager
     async def answer(self, generation: Generation, prompt: Margin | Whole) -> AsyncIterator[ChatAnswer]:
         """See conversation.engine.Worker."""
-        body: PrefixChatRequest | dict[str, Any]
-        if isinstance(prompt, Margin) or prompt.keep_s is not None:
-            path, body = "/prefix/v1/chat", _prefix_body(generation, prompt)
-        else:
-            path, body = "/v1/chat/completions", _stock_body(generation, prompt)
+        with_prefix = isinstance(prompt, Margin) or prompt.keep_s is not None
+        path = "/prefix/v1/chat" if with_prefix else "/v1/chat/completions"
+        body = (prefix_body if with_prefix else stock_body)(generation, prompt)
+        async with self._posted(path, body, with_prefix=with_prefix) as http:
+            if isinstance(prompt, Margin):
+                yield ChatAnswer(http, self.url, generation.options, "hit", None, prompt.keep_s)
+            else:
+                rung = "reseed" if prompt.lost else "full"
+                yield ChatAnswer(http, self.url, generation.options, rung, prompt.reason, prompt.keep_s)
+
+    async def count(self, generation: Generation, prompt: Margin | Whole) -> int:
+        """See conversation.engine.Worker."""
+        if self._refusal is None:
+            try:
+                return await self._counted("/prefix/v1/render", generation, prompt)
+            except ContextLengthExceeded:
+                if isinstance(prompt, Margin):
+                    raise
+        return await self._counted("/tokenize", generation, prompt)
+
+    async def _counted(self, path: str, generation: Generation, prompt: Margin | Whole) -> int:
+        with_prefix = path != "/tokenize"
+        body = (prefix_body if with_prefix else tokenize_body)(generation, prompt)
+        async with self._posted(path, body, with_prefix=with_prefix) as http:
+            counted = msgspec.json.decode(await http.aread())
+        return int(counted["tokens"] if with_prefix else counted["count"])
+
+    @asynccontextmanager
+    async def _posted(self, path: str, body: Any, *, with_prefix: bool) -> AsyncIterator[httpx.Response]:
+        """with_prefix: whether `path` is the plugin's. Raises what vLLM refuses it for."""
+        request = self._http.build_request(
+            "POST",
+            self.url + path,
+            content=msgspec.json.encode(body),
+            headers={"content-type": "application/json", **self._headers},
+            timeout=_ANSWER_TIMEOUT,
+        )
         self.running += 1
         try:
-            request = self._http.build_request(
-                "POST",
-                self.url + path,
-                content=msgspec.json.encode(body),
-                headers={"content-type": "application/json", **self._headers},
-                timeout=_ANSWER_TIMEOUT,
-            )
             http = await self._send(request)
             try:
                 if http.status_code != 200:
-                    self._raise(
-                        http.status_code, await http.aread(), with_prefix=isinstance(body, PrefixChatRequest)
-                    )
-                yield self._reading(http, prompt)
+                    self._raise(http.status_code, await http.aread(), with_prefix=with_prefix)
+                yield http
             finally:
                 await http.aclose()
         finally:
@@ -99,14 +118,8 @@ class VllmWorker:
             self.alive = False
             raise EngineUnavailable(f"The vLLM server cannot be reached ({type(exc).__name__}).") from exc
 
-    def _reading(self, http: httpx.Response, prompt: Margin | Whole) -> ChatAnswer:
-        if isinstance(prompt, Margin):
-            return ChatAnswer(http, self.url, "hit", None, prompt.keep_s)
-        return ChatAnswer(http, self.url, "reseed" if prompt.lost else "full", prompt.reason, prompt.keep_s)
-
     def _raise(self, status: int, content: bytes, *, with_prefix: bool) -> None:
         error = _error(content)
-        message = _message(error, status)
         code = error.get("code")
         if status == 409 and code in MISS_CODES:
             raise PrefixMissed(str(code))
@@ -114,21 +127,7 @@ class VllmWorker:
             # 404 may also be an unknown model: vLLM's own route will say so.
             self._refusal = "no_plugin" if status == 404 else "plugin_refused_secret"
             raise NoPlugin(self._refusal)
-        if status == 404:
-            raise ModelNotFound(message, param="model")
-        if status == 400 and "maximum context length" in message:
-            raise ContextLengthExceeded(message, param="input")
-        if status in (400, 422):
-            raise InvalidRequest(message, param=_PARAMS.get(str(error.get("param"))))
-        raise EngineError(f"vLLM answered {status}: {message}")
-
-
-_PARAMS = {
-    "max_completion_tokens": "max_output_tokens",
-    "messages": "input",
-    **{name: name for name in ("temperature", "top_p", "tools", "tool_choice", "model")},
-}
-"""vLLM's names of request fields, and ours."""
+        raise refused(status, error)
 
 
 def _refusal(info: httpx.Response) -> str | None:
@@ -138,58 +137,6 @@ def _refusal(info: httpx.Response) -> str | None:
         return "no_plugin"
     plugin = msgspec.json.decode(info.content, type=PluginInfo)
     return plugin.refusal if plugin.protocol == PROTOCOL else "plugin_protocol"
-
-
-def _chat(generation: Generation) -> dict[str, Any]:
-    """Fields of a chat completion request, less messages; None leaves a field to vLLM."""
-    chat: dict[str, Any] = {
-        "model": generation.model,
-        "temperature": generation.temperature,
-        "top_p": generation.top_p,
-        "max_completion_tokens": generation.max_output_tokens,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    if generation.tools:
-        chat["tools"] = messages.chat_tools(generation.tools)
-        chat["tool_choice"] = messages.chat_tool_choice(generation.tool_choice)
-        chat["parallel_tool_calls"] = generation.parallel_tool_calls
-    return {name: value for name, value in chat.items() if value is not None}
-
-
-def _stock_body(generation: Generation, prompt: Whole) -> dict[str, Any]:
-    history = messages.whole(generation.instructions, prompt.history, prompt.new_input)
-    return {**_chat(generation), "messages": history, "cache_salt": generation.namespace}
-
-
-def _prefix_body(generation: Generation, prompt: Margin | Whole) -> PrefixChatRequest:
-    keep = Commit(prompt.keep_s, seed=generation.keep_ids) if prompt.keep_s is not None else None
-    if isinstance(prompt, Margin):
-        at = prompt.checkpoint
-        return PrefixChatRequest(
-            protocol=PROTOCOL,
-            namespace=generation.namespace,
-            chat=_chat(generation),
-            messages=messages.margin(prompt.parent_output, prompt.new_input),
-            prefix=Reference(at.ref, at.prefix_hash, at.token_count, at.fingerprint),
-            commit=keep,
-            policy=generation.policy,
-        )
-    return PrefixChatRequest(
-        protocol=PROTOCOL,
-        namespace=generation.namespace,
-        chat=_chat(generation),
-        messages=messages.whole(generation.instructions, prompt.history, prompt.new_input),
-        reseed=Reseed(prompt.reason, list(prompt.seeds)) if prompt.lost else None,
-        commit=keep,
-        policy=generation.policy,
-    )
-
-
-def _message(error: dict[str, Any], status: int) -> str:
-    """vLLM's message, with the field under the name that the client knows."""
-    message = str(error.get("message", f"vLLM answered {status}.")).split(" (parameter=")[0]
-    return message.replace("max_completion_tokens", "max_output_tokens")
 
 
 def _error(content: bytes) -> dict[str, Any]:

@@ -1,13 +1,15 @@
-"""Messages between the service and the plugin inside vLLM: protocol 1, in one place.
+"""Messages between the service and the plugin inside vLLM: protocol 2, in one place.
 
-Both processes import this file; a change that the other side would not understand raises PROTOCOL.
+Both processes import this file; a change that the other side would not understand raises PROTOCOL. Requests
+refuse what they do not know, so a field more in them is such a change; one more in an answer is none.
+Since 2: `compare`, answered by `common`.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
-PROTOCOL = 1
+PROTOCOL = 2
 SECRET_HEADER = "x-marginalia-secret"
 PATH_HEADER = "x-marginalia-path"
 REASON_HEADER = "x-marginalia-reason"
@@ -73,6 +75,8 @@ class PrefixChatRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     reseed: Reseed | None = None
     commit: Commit | None = None
     policy: Policy = "sampled"
+    compare: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")] | None = None
+    """Reference of another prompt, for the receipt to say in `common` how far this turn's is the same."""
 
 
 class PluginInfo(msgspec.Struct, frozen=True):
@@ -113,6 +117,15 @@ class Worker(msgspec.Struct, frozen=True):
     epoch: str
 
 
+class Common(msgspec.Struct, frozen=True):
+    """How far a turn's prompt is the same as the one that it was compared with. Counts are token ids."""
+
+    tokens: int
+    """With how many equal ids the two begin, whatever the engine holds of them."""
+    reusable: int
+    """How many of the compared prompt's a later one may begin with: all but its generation prompt's."""
+
+
 class Receipt(msgspec.Struct, frozen=True):
     """What the plugin did with a turn. Counts are tokens, times milliseconds."""
 
@@ -137,6 +150,9 @@ class Receipt(msgspec.Struct, frozen=True):
     seed: bytes | None = None
     """The turn's own token ids with all that proves them, for `Reseed`: opaque, compressed, of the margin's
     size. None when nothing was kept or it was not asked for."""
+    common: Common | None = None
+    """With what `compare` names. None when it names nothing that is resident, in this namespace and not
+    expired; or when vLLM made this turn's ids itself."""
 
 
 MISS_CODES = frozenset(

@@ -2,22 +2,30 @@
 
 import copy
 import json
-from collections.abc import Iterator
+import secrets
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from app.conversation.records import (
     Checkpoint,
     Item,
+    ItemPage,
+    Paging,
     Parent,
     ResponseId,
+    ResponsePage,
     Segment,
     StoredResponse,
     TenantId,
     Turn,
 )
 from app.errors import PreviousResponseNotFound
+from app.store.packing import item_key
+from app.store.paging import page_of
 
 Key = tuple[TenantId, ResponseId]
+Entry = TypeVar("Entry")
 
 
 class MemoryResponseStore:
@@ -25,6 +33,7 @@ class MemoryResponseStore:
         self._turns: dict[Key, Turn] = {}
         self._tombstones: set[Key] = set()
         self._seeds: dict[Key, bytes] = {}
+        self._keys: dict[str, bytes] = {}
 
     async def parent(self, tenant: TenantId, response_id: ResponseId) -> Parent | None:
         turn = self._live(tenant, response_id)
@@ -79,12 +88,47 @@ class MemoryResponseStore:
         line = [*self._line((tenant, response_id))]
         return [self._seeds[key] for key in reversed(line) if key in self._seeds]
 
+    async def items(self, tenant: TenantId, item_ids: Collection[str]) -> dict[str, Item]:
+        found: dict[str, Item] = {}
+        for turn in self._by_age(tenant):
+            for item in (*turn.input_items, *turn.output_items):
+                item_id = item_key(item)
+                if item_id is not None and item_id in item_ids:
+                    found[item_id] = item
+        return copy.deepcopy(found)
+
+    async def input_items(self, tenant: TenantId, response_id: ResponseId, paging: Paging) -> ItemPage | None:
+        if self._live(tenant, response_id) is None:
+            return None
+        *before, last = reversed([self._turns[key] for key in self._line((tenant, response_id))])
+        items = [item for turn in before for item in (*turn.input_items, *turn.output_items)]
+        listed = [(item_key(item), item) for item in (*items, *last.input_items)]
+        rows, more = page_of(_from_on(listed, paging), paging)
+        return ItemPage(tuple(copy.deepcopy(item) for _, item in rows), more)
+
+    async def responses(self, tenant: TenantId, paging: Paging) -> ResponsePage:
+        listed = [(turn.response.id, turn) for turn in self._by_age(tenant)]
+        rows, more = page_of(_from_on(listed, paging), paging)
+        return ResponsePage(
+            tuple(copy.deepcopy((turn.response, turn.output_items)) for _, turn in rows), more
+        )
+
+    async def key(self, name: str) -> bytes:
+        return self._keys.setdefault(name, secrets.token_bytes(32))
+
     async def ping(self) -> None:
         """Always there."""
 
     def _live(self, tenant: TenantId, response_id: ResponseId) -> Turn | None:
         key = (tenant, response_id)
         return None if key in self._tombstones else copy.deepcopy(self._turns.get(key))
+
+    def _by_age(self, tenant: TenantId) -> list[Turn]:
+        """Live turns, oldest first."""
+        turns = [
+            turn for key, turn in self._turns.items() if key[0] == tenant and key not in self._tombstones
+        ]
+        return sorted(turns, key=lambda turn: (turn.response.created_at, turn.response.id))
 
     def _line(self, key: Key) -> Iterator[Key]:
         """From a response back to its root."""
@@ -101,6 +145,17 @@ class MemoryResponseStore:
             owner == tenant and turn.response.previous_response_id == response_id
             for (owner, _), turn in self._turns.items()
         )
+
+
+def _from_on(
+    oldest_first: Sequence[tuple[str | None, Entry]], paging: Paging
+) -> Sequence[tuple[str | None, Entry]]:
+    """From the last entry with the id `after` on, that one included."""
+    listed = oldest_first if paging.ascending else oldest_first[::-1]
+    if paging.after is None:
+        return listed
+    places = [place for place, (entry_id, _) in enumerate(listed) if entry_id == paging.after]
+    return listed[places[-1] :] if places else ()
 
 
 def _gone(response_id: ResponseId) -> PreviousResponseNotFound:

@@ -1,7 +1,7 @@
 """The tables. `migrations/` makes them; a test holds that both say the same.
 
 Every key starts with the tenant, so that no row can refer to another tenant's and no query can do
-without one.
+without one. Only the service's own secrets have none.
 
 JSON values are of type `json`, not `jsonb`: it keeps the text as it was written. `jsonb` refuses the
 character U+0000, which models do emit, and reorders keys, which chat templates render in their order.
@@ -19,6 +19,7 @@ from sqlalchemy import (
     Index,
     LargeBinary,
     Text,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -50,6 +51,14 @@ class ResponseRow(Base):
         ),
         # The children of a response; also what the foreign key needs when a row is removed.
         Index("ix_responses_previous_response", "tenant_id", "previous_response_id"),
+        # A tenant's live responses by age.
+        Index(
+            "ix_responses_live",
+            "tenant_id",
+            "created_at",
+            "id",
+            postgresql_where=text("deleted_at IS NULL"),
+        ),
     )
 
     tenant_id: Mapped[str] = mapped_column(primary_key=True)
@@ -62,6 +71,8 @@ class ResponseRow(Base):
 
 
 class ItemRow(Base):
+    """`item_id` is the item's own, see `packing.py`; several rows may hold an item of the same id."""
+
     __tablename__ = "items"
     __table_args__ = (
         ForeignKeyConstraint(
@@ -71,6 +82,7 @@ class ItemRow(Base):
             ondelete="CASCADE",
         ),
         CheckConstraint(f"direction IN ('{INPUT}', '{OUTPUT}')", name="ck_items_direction"),
+        Index("ix_items_item_id", "tenant_id", "item_id"),
     )
 
     tenant_id: Mapped[str] = mapped_column(primary_key=True)
@@ -78,6 +90,7 @@ class ItemRow(Base):
     direction: Mapped[str] = mapped_column(primary_key=True)
     position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     item: Mapped[dict[str, Any]]
+    item_id: Mapped[str | None]
 
 
 class CheckpointRow(Base):
@@ -124,3 +137,12 @@ class SeedRow(Base):
     tenant_id: Mapped[str] = mapped_column(primary_key=True)
     response_id: Mapped[str] = mapped_column(primary_key=True)
     seed: Mapped[bytes]
+
+
+class KeyRow(Base):
+    """A secret of all services that use this database."""
+
+    __tablename__ = "keys"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[bytes]

@@ -1,8 +1,12 @@
-"""Proofs as bytes: 28 per boundary, where a JSON array takes about 60."""
+"""Values as columns. Proofs are bytes: 28 per boundary, where a JSON array takes about 60."""
 
+import re
 import struct
 
+from app.conversation.records import Item
 from app.prefix.wire import Boundary
+
+_ITEM_ID = re.compile("[!-~]{1,64}")
 
 _BOUNDARY = struct.Struct("!QI16s")
 """Characters, tokens, xxh3-128; network byte order."""
@@ -17,6 +21,13 @@ def unpack_proof(packed: bytes) -> tuple[Boundary, ...]:
     return tuple(
         Boundary(chars, tokens, digest.hex()) for chars, tokens, digest in _BOUNDARY.iter_unpack(packed)
     )
+
+
+def item_key(item: Item) -> str | None:
+    """The id under which an item can be found. None for what neither an index nor a URL is for: no id, a long
+    one, one of other than visible ASCII."""
+    item_id = item.get("id")
+    return item_id if isinstance(item_id, str) and _ITEM_ID.fullmatch(item_id) else None
 
 
 def _digest(text_hash: str) -> bytes:

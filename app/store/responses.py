@@ -4,16 +4,22 @@ Each reading call is one statement; each writing one is a transaction, of a numb
 no history makes larger.
 """
 
-from collections.abc import Iterator
+import secrets
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import delete, exc, insert, literal, select
+from sqlalchemy.dialects.postgresql import insert as upsert
 
 from app.conversation.records import (
     Checkpoint,
     Item,
+    ItemPage,
+    Paging,
     Parent,
     ResponseId,
+    ResponsePage,
     Segment,
     StoredResponse,
     TenantId,
@@ -22,8 +28,19 @@ from app.conversation.records import (
 from app.errors import PreviousResponseNotFound
 from app.store import statements
 from app.store.database import Database
-from app.store.models import INPUT, OUTPUT, PARENT_FK, SEED_FK, CheckpointRow, ItemRow, ResponseRow, SeedRow
-from app.store.packing import pack_proof, unpack_proof
+from app.store.models import (
+    INPUT,
+    OUTPUT,
+    PARENT_FK,
+    SEED_FK,
+    CheckpointRow,
+    ItemRow,
+    KeyRow,
+    ResponseRow,
+    SeedRow,
+)
+from app.store.packing import item_key, pack_proof, unpack_proof
+from app.store.paging import page_of
 
 
 class PostgresResponseStore:
@@ -113,14 +130,48 @@ class PostgresResponseStore:
         async with self._database.reading() as connection:
             return list((await connection.execute(statements.seeds(tenant, response_id))).scalars())
 
+    async def items(self, tenant: TenantId, item_ids: Collection[str]) -> dict[str, Item]:
+        ids = [item_id for item_id in item_ids if _possible(item_id)]
+        async with self._database.reading() as connection:
+            rows = (await connection.execute(statements.items(tenant, ids))).all()
+        return {row.id: row.item for row in rows if row.item is not None}
+
+    async def input_items(self, tenant: TenantId, response_id: ResponseId, paging: Paging) -> ItemPage | None:
+        if not _possible(response_id):
+            return None
+        async with self._database.reading() as connection:
+            found = await connection.execute(
+                statements.input_items(tenant, response_id, _possible_after(paging))
+            )
+            row = found.one_or_none()
+        return None if row is None else ItemPage(*page_of(row.page or (), paging))
+
+    async def responses(self, tenant: TenantId, paging: Paging) -> ResponsePage:
+        page = statements.responses(tenant, _possible_after(paging))
+        async with self._database.reading() as connection:
+            rows = (await connection.execute(page)).all()
+        listed = ((_response(row), tuple(row.output_items or ())) for row in rows)
+        return ResponsePage(*page_of(tuple(listed), paging))
+
+    async def key(self, name: str) -> bytes:
+        new = upsert(KeyRow).values(name=name, value=secrets.token_bytes(32)).on_conflict_do_nothing()
+        async with self._database.transaction() as connection:
+            await connection.execute(new)
+            return (await connection.execute(select(KeyRow.value).where(KeyRow.name == name))).scalar_one()
+
     async def ping(self) -> None:
         async with self._database.reading() as connection:
             await connection.execute(select(literal(1)))
 
 
-def _possible(response_id: ResponseId) -> bool:
+def _possible(any_id: str) -> bool:
     """Postgres has no U+0000 and no lone surrogates; an id of a client may."""
-    return response_id.isascii() and response_id.isprintable()
+    return any_id.isascii() and any_id.isprintable()
+
+
+def _possible_after(paging: Paging) -> Paging:
+    """With an id that nothing has for one that nothing can have."""
+    return paging if _possible(paging.after or "") else replace(paging, after="")
 
 
 def _gone(response_id: ResponseId | None) -> PreviousResponseNotFound:
@@ -166,7 +217,13 @@ def _item_values(turn: Turn) -> Iterator[dict[str, Any]]:
     key = {"tenant_id": turn.response.tenant, "response_id": turn.response.id}
     for direction, items in ((INPUT, turn.input_items), (OUTPUT, turn.output_items)):
         for position, item in enumerate(items):
-            yield {**key, "direction": direction, "position": position, "item": item}
+            yield {
+                **key,
+                "direction": direction,
+                "position": position,
+                "item": item,
+                "item_id": item_key(item),
+            }
 
 
 def _checkpoint_values(turn: Turn) -> dict[str, Any]:

@@ -3,14 +3,31 @@
 A line of ancestors is walked by a recursive query over `previous_response_id`, which ends at the root.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import CTE, JSON, ColumnElement, Select, Update, and_, exists, func, literal, select, update
+from sqlalchemy import (
+    ARRAY,
+    CTE,
+    JSON,
+    ColumnElement,
+    Select,
+    Text,
+    Update,
+    and_,
+    exists,
+    func,
+    literal,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import aliased
 
-from app.conversation.records import ResponseId, TenantId
+from app.conversation.records import Paging, ResponseId, TenantId
 from app.store.models import INPUT, OUTPUT, CheckpointRow, ItemRow, ResponseRow, SeedRow
+from app.store.paging import rows_of
 
 RESPONSE = (
     ResponseRow.id,
@@ -54,6 +71,52 @@ def seeds(tenant: TenantId, response_id: ResponseId) -> Select[Any]:
     line = _line(tenant, response_id)
     own = and_(SeedRow.tenant_id == tenant, SeedRow.response_id == line.c.id)
     return select(SeedRow.seed).join(line, own).order_by(line.c.age.desc())
+
+
+def items(tenant: TenantId, item_ids: Sequence[str]) -> Select[Any]:
+    """A row per id with `id` and `item`: of those that live responses hold the newest's, or null."""
+    wanted = func.unnest(literal(item_ids, ARRAY(Text))).table_valued("id").render_derived("wanted")
+    holder = and_(_is(tenant, ItemRow.response_id), ResponseRow.deleted_at.is_(None))
+    held = select(ItemRow.item).join(ResponseRow, holder)
+    age = (ResponseRow.created_at, ResponseRow.id, ItemRow.direction, ItemRow.position)
+    newest = held.where(ItemRow.tenant_id == tenant, ItemRow.item_id == wanted.c.id)
+    newest = newest.order_by(*(column.desc() for column in age)).limit(1)
+    return select(wanted.c.id, newest.scalar_subquery().label("item"))
+
+
+def input_items(tenant: TenantId, response_id: ResponseId, paging: Paging) -> Select[Any]:
+    """One row, none where the response is not live: `page`, items from the one with the id `after` on, that
+    one and one more than asked for included; null where there are none."""
+    line = _line(tenant, response_id)
+    # In a turn, input comes before output, in the alphabet too.
+    place = ((-line.c.age).label("turn"), ItemRow.direction, ItemRow.position)
+    of_turn = and_(ItemRow.tenant_id == tenant, ItemRow.response_id == line.c.id)
+    own_output = and_(line.c.age == 0, ItemRow.direction == OUTPUT)
+    listed = select(*place).select_from(line).join(ItemRow, of_turn).where(~own_output)
+    chosen = listed.add_columns(ItemRow.item).order_by(*_in_order(place, paging))
+    if paging.after is not None:
+        last_first = _in_order(place, Paging(ascending=not paging.ascending))
+        after = listed.where(ItemRow.item_id == paging.after).order_by(*last_first).limit(1).cte("after")
+        chosen = chosen.join(after, _from_on(place, tuple(after.c), paging))
+    page = chosen.limit(rows_of(paging)).subquery("page")
+    *key, item = page.c
+    in_order = func.json_agg(aggregate_order_by(item, *_in_order(key, paging)), type_=JSON)
+    return select(select(in_order).scalar_subquery().label("page")).where(_live(tenant, response_id))
+
+
+def responses(tenant: TenantId, paging: Paging) -> Select[Any]:
+    """A row per live response with `output_items`, from the one with the id `after` on, that one and one more
+    than asked for included."""
+    place = (ResponseRow.created_at, ResponseRow.id)
+    page = select(*RESPONSE, _items(OUTPUT, tenant, ResponseRow.id))
+    page = page.where(ResponseRow.tenant_id == tenant, ResponseRow.deleted_at.is_(None))
+    if paging.after is not None:
+        other = aliased(ResponseRow)
+        its_age = select(other.created_at).where(
+            other.tenant_id == tenant, other.id == paging.after, other.deleted_at.is_(None)
+        )
+        page = page.where(_from_on(place, (its_age.scalar_subquery(), literal(paging.after)), paging))
+    return page.order_by(*_in_order(place, paging)).limit(rows_of(paging))
 
 
 def lock_conversation(tenant: TenantId, response_id: ResponseId) -> Select[Any]:
@@ -120,3 +183,13 @@ def _items(direction: str, tenant: TenantId, response_id: Any) -> ColumnElement[
     own = and_(ItemRow.tenant_id == tenant, ItemRow.response_id == response_id)
     items = select(in_order).where(own, ItemRow.direction == direction)
     return items.scalar_subquery().label(f"{direction}_items")
+
+
+def _in_order(place: Sequence[Any], paging: Paging) -> list[ColumnElement[Any]]:
+    return [column.asc() if paging.ascending else column.desc() for column in place]
+
+
+def _from_on(place: Sequence[Any], start: Sequence[Any], paging: Paging) -> ColumnElement[bool]:
+    """Whether a row is at `start` or comes after it."""
+    here, there = tuple_(*place), tuple_(*start)
+    return here >= there if paging.ascending else here <= there

@@ -12,10 +12,11 @@ from app.prefix.wire import PrefixChatRequest
 from app.vllm_plugin.continuation import Continuation
 from app.vllm_plugin.harmony import HarmonyChanged, HarmonyEncoder, continue_messages
 from app.vllm_plugin.harmony_seam import Rendered
-from app.vllm_plugin.known import NOTHING, Known
+from app.vllm_plugin.known import NOTHING, Known, TokenIds
 from app.vllm_plugin.prompt_ids import PromptIds
 from app.vllm_plugin.references import PrefixMiss
 from app.vllm_plugin.seam import VLLM_VERSION, ChatCompletionRequest, Prompt
+from app.vllm_plugin.store import Node
 from app.vllm_plugin.template import describe
 from app.vllm_plugin.turn import Turn
 
@@ -59,6 +60,9 @@ class HarmonyTurn(Turn):
 
     def _continue(self, prompt: Any, known: Known) -> Continuation:
         return continue_messages(self._tokenizer, prompt, known)
+
+    def _messages_end(self, node: Node, ids: TokenIds) -> int:
+        return node.known().boundaries[-1].tokens
 
     def differs(self, stock: Prompt) -> bool:
         """See Turn.differs."""

@@ -1,4 +1,4 @@
-"""References: which resident prompt a request names, or why it cannot be used."""
+"""References: which resident prompts a request names, or why one cannot be used."""
 
 from app.prefix import hashing
 from app.prefix.wire import PrefixChatRequest
@@ -32,4 +32,12 @@ def resolve(store: PrefixStore, request: PrefixChatRequest) -> Node | None:
         raise PrefixMiss("fingerprint_mismatch", "model, tokenizer or template differ from the prefix's")
     if node.hash != reference.hash or node.tokens != reference.tokens:
         raise PrefixMiss("hash_mismatch", "the prefix's tokens differ from those that the reference names")
+    return node
+
+
+def compared(store: PrefixStore, request: PrefixChatRequest) -> Node | None:
+    """The node that the request is to be compared with; None when it names none, or none that it may name."""
+    node = store.get(hashing.Ref(bytes.fromhex(request.compare))) if request.compare else None
+    if node is None or node.namespace != request.namespace or store.expired(node):
+        return None
     return node

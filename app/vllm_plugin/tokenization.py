@@ -3,6 +3,7 @@
 The rules, and what breaks weaker ones, are in docs/adr/0002-exactness-by-re-proof.md.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import xxhash
 from tokenizers import AddedToken, Tokenizer
 
+from app.vllm_plugin.known import TokenIds
 from app.vllm_plugin.spans import Splitter
 
 _SELF_TEST_TEXTS = (
@@ -75,6 +77,16 @@ class BoundaryTokenizer:
         ids = self.encode(text[start : start + self._longest])
         content = self.admissible.get(ids[0]) if ids else None
         return ids[0] if content is not None and text.startswith(content, start) else None
+
+    def ids_at_end(self, ids: TokenIds, chars: int) -> int:
+        """How many of the last `ids` hold the last `chars` characters; one that holds others too is counted."""
+        # No token is less than a byte, and no character more than four.
+        last: list[int] = ids[max(0, len(ids) - 4 * chars) :].tolist()
+
+        def held(count: int) -> int:
+            return len(self.backend.decode(last[len(last) - count :], skip_special_tokens=False))
+
+        return bisect_left(range(len(last)), chars, key=held)
 
     def _self_tested(self, tokens: dict[int, str]) -> dict[int, str]:
         passed = {}

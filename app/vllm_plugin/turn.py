@@ -14,6 +14,7 @@ from app.prefix import hashing
 from app.prefix.wire import (
     PATH_HEADER,
     REASON_HEADER,
+    Common,
     PrefixChatRequest,
     Receipt,
     RenderAnswer,
@@ -23,7 +24,7 @@ from app.vllm_plugin.canary import same_tokens
 from app.vllm_plugin.continuation import Continuation, continue_prompt
 from app.vllm_plugin.known import NOTHING, Delta, Known, SampledSpan, TokenIds
 from app.vllm_plugin.prompt_ids import PromptIds
-from app.vllm_plugin.references import PrefixMiss
+from app.vllm_plugin.references import PrefixMiss, compared
 from app.vllm_plugin.seam import VLLM_VERSION, ChatCompletionRequest, Observed, Prompt
 from app.vllm_plugin.seed import pack, restore
 from app.vllm_plugin.store import Node, PrefixStore
@@ -68,6 +69,8 @@ class Turn:
         self._request = request
         self.chat = chat
         self.base = base
+        # Only looked at, which it can be after it was evicted too: not pinned.
+        self._compared = compared(store, request)
         self._store = store
         self._tokenizer = tokenizer
         self._generation_prompts = generation_prompts
@@ -277,7 +280,19 @@ class Turn:
             worker=worker,
             sampled_reused=self.sampled_tokens,
             seed=await self._packed(kept) if kept and commit and commit.seed else None,
+            common=self._common(self._compared, self.made) if self._compared and self.made else None,
         )
+
+    def _common(self, other: Node, made: Made) -> Common:
+        theirs = other.all_ids()
+        ours = made.ids[: len(theirs)]
+        differ = theirs[: len(ours)] != ours
+        tokens = int(differ.argmax()) if differ.any() else len(ours)
+        return Common(tokens=tokens, reusable=self._messages_end(other, theirs))
+
+    def _messages_end(self, node: Node, ids: TokenIds) -> int:
+        """How many of the node's ids come before its generation prompt."""
+        return len(ids) - self._tokenizer.ids_at_end(ids, node.text_chars - node.final_chars)
 
     async def _packed(self, kept: Node) -> bytes | None:
         parent = self._seed and self._seed.parent

@@ -1,14 +1,19 @@
 """The schema as migrated, and that migrating is safe to do twice and at once."""
 
 import asyncio
+import json
 
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, Text, bindparam, inspect, text
 
+from app.conversation.records import TenantId
 from app.store import migrate
 from app.store.database import Database
 from app.store.models import Base
+from app.store.packing import item_key
+from app.store.responses import PostgresResponseStore
 
 
 async def tables(database: Database) -> set[str]:
@@ -37,12 +42,63 @@ async def test_models_equal_the_migrated_schema(database: Database) -> None:
         assert await connection.run_sync(differences) == []
 
 
-async def test_a_step_down_drops_the_seeds_alone(empty_database: Database) -> None:
+@pytest.mark.parametrize(("down_to", "dropped"), [("0002", {"keys"}), ("0001", {"keys", "seeds"})])
+async def test_steps_down_drop_what_later_ones_made(
+    empty_database: Database, down_to: str, dropped: set[str]
+) -> None:
     await migrate.upgrade(empty_database)
-    await migrate.downgrade(empty_database, "0001")
-    assert await tables(empty_database) == {*Base.metadata.tables, "alembic_version"} - {"seeds"}
+    await migrate.downgrade(empty_database, down_to)
+    assert await tables(empty_database) == {*Base.metadata.tables, "alembic_version"} - dropped
     await migrate.upgrade(empty_database)
     assert await migrate.current(empty_database) == migrate.head()
+
+
+OLD_ITEMS = [
+    ('{"id":"msg_1","type":"message","content":[{"type":"input_text","text":"hi"}]}', "msg_1"),
+    ('{"type":"message","id":"msg_2"}', "msg_2"),
+    # Postgres itself reads no field of these.
+    (r'{"id":"msg_3","text":"a\u0000b"}', "msg_3"),
+    (r'{"text":"\u001b and \\u0000","id":"msg_4"}', "msg_4"),
+    (r'{"id":"msg\u005f5"}', "msg_5"),
+    (r'{"id":"msg_\u0000"}', None),
+    # No ids to be found by.
+    ('{"text":"{\\"id\\":\\"inner\\"}","more":{"id":"inner"}}', None),
+    ('{"id":null}', None),
+    ('{"id":""}', None),
+    ('{"id":"é"}', None),
+    ('{"id":"a\\nb"}', None),
+    ('{"id":"msg_6\\n"}', None),
+    (json.dumps({"id": "m" * 100_000}), None),
+    (r'{"id":"' + "m" * 100_000 + r'","text":"\u0000"}', None),
+]
+
+
+async def test_items_of_before_are_found_by_their_id(empty_database: Database) -> None:
+    await migrate.upgrade(empty_database, "0002")
+    response = "INSERT INTO responses VALUES ('t', 'r', 'r', NULL, now(), NULL, '{}')"
+    item = text("INSERT INTO items VALUES ('t', 'r', 'input', :position, CAST(:item AS json))")
+    rows = [{"position": n, "item": json_text} for n, (json_text, _) in enumerate(OLD_ITEMS)]
+    async with empty_database.transaction() as connection:
+        await connection.execute(text(response))
+        await connection.execute(item.bindparams(bindparam("item", type_=Text())), rows)
+    await migrate.upgrade(empty_database)
+    async with empty_database.reading() as connection:
+        found = await connection.execute(
+            text("SELECT CAST(item AS text), item_id FROM items ORDER BY position")
+        )
+        assert [tuple(row) for row in found] == OLD_ITEMS
+    ids = [item_id for _, item_id in OLD_ITEMS if item_id]
+    items = await PostgresResponseStore(empty_database).items(TenantId("t"), ids)
+    assert items == {item_id: json.loads(of) for of, item_id in OLD_ITEMS if item_id}
+    await migrate.downgrade(empty_database, "0002")
+    async with empty_database.reading() as connection:
+        kept = await connection.execute(text("SELECT CAST(item AS text) FROM items ORDER BY position"))
+        assert kept.scalars().all() == [json_text for json_text, _ in OLD_ITEMS]
+
+
+def test_old_and_new_items_have_their_ids_by_the_same_rule() -> None:
+    for json_text, item_id in OLD_ITEMS:
+        assert item_key(json.loads(json_text)) == item_id
 
 
 async def test_upgrades_at_once_take_turns(empty_database: Database) -> None:

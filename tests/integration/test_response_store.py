@@ -1,29 +1,25 @@
 """What any ResponseStore does: one suite, held against memory and Postgres."""
 
 import random
-import secrets
 from typing import Any
 
 import pytest
 
-from app.conversation.records import Checkpoint, Item, ResponseId, ResponseStore, Segment, TenantId, Turn
+from app.conversation.records import (
+    Checkpoint,
+    Item,
+    Paging,
+    ResponseId,
+    ResponseStore,
+    Segment,
+    TenantId,
+    Turn,
+)
 from app.errors import PreviousResponseNotFound
 from app.store.database import Database
 from app.store.memory import MemoryResponseStore
 from app.store.responses import PostgresResponseStore
 from tests.integration.stored_turns import NOW, message, saved, segment, turn
-
-
-@pytest.fixture(params=["memory", "postgres"])
-def store(request: pytest.FixtureRequest) -> ResponseStore:
-    if request.param == "memory":
-        return MemoryResponseStore()
-    return PostgresResponseStore(request.getfixturevalue("database"))
-
-
-@pytest.fixture
-def tenant() -> TenantId:
-    return TenantId(f"tenant_{secrets.token_hex(4)}")
 
 
 async def known(store: ResponseStore, of: Turn) -> bool:
@@ -342,4 +338,6 @@ async def view(store: ResponseStore, of: Turn) -> object:
         history = await store.history(*key)
     except PreviousResponseNotFound:
         history = None
-    return await store.parent(*key), await store.get(*key), history, await store.seeds(*key)
+    items = await store.items(key[0], [f"msg_{of.response.id}_{n}" for n in range(3)])
+    lists = await store.input_items(*key, Paging(7)), await store.responses(key[0], Paging(7))
+    return await store.parent(*key), await store.get(*key), history, await store.seeds(*key), items, lists

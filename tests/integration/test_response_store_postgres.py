@@ -1,50 +1,28 @@
 """What only Postgres can get wrong: atomicity, races, the number of statements, lost connections."""
 
 import asyncio
-import secrets
-from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from app.conversation.records import Checkpoint, ResponseId, TenantId, Turn
+from app.conversation.records import Checkpoint, Paging, ResponseId, TenantId, Turn
 from app.errors import PreviousResponseNotFound, StoreUnavailable
 from app.local.postgres import EmbeddedPostgres
 from app.store import migrate
 from app.store.database import Database
 from app.store.responses import PostgresResponseStore
+from tests.integration.statements import plans, statements
 from tests.integration.stored_turns import PROOF, saved, segment, turn
 
 
 @pytest.fixture
 def store(database: Database) -> PostgresResponseStore:
     return PostgresResponseStore(database)
-
-
-@pytest.fixture
-def tenant() -> TenantId:
-    return TenantId(f"tenant_{secrets.token_hex(4)}")
-
-
-@contextmanager
-def statements(database: Database) -> Iterator[list[str]]:
-    """The first words of the statements sent while the block runs, with COMMIT but without BEGIN."""
-    seen: list[str] = []
-    engine = database.engine.sync_engine
-    listeners: dict[str, Any] = {
-        "before_cursor_execute": lambda _c, _cur, statement, *_: seen.append(statement.split()[0]),
-        "commit": lambda _: seen.append("COMMIT"),
-    }
-    for name, listener in listeners.items():
-        event.listen(engine, name, listener)
-    yield seen
-    for name, listener in listeners.items():
-        event.remove(engine, name, listener)
 
 
 async def rows(database: Database, tenant: TenantId) -> dict[str, int]:
@@ -155,21 +133,8 @@ async def test_reading_a_parent_scans_no_table(
     last = await saved(store, tenant, "r0")
     for n in range(1, 300):
         last = await saved(store, tenant, f"r{n}", last)
-    sent: list[tuple[str, Any]] = []
-    engine = database.engine.sync_engine
-
-    def remember(_c: Any, _cur: Any, statement: str, parameters: Any, *_: Any) -> None:
-        sent.append((statement, parameters))
-
-    async with database.reading() as connection:
-        await connection.execute(text("ANALYZE"))
-    event.listen(engine, "before_cursor_execute", remember)
-    await store.parent(tenant, last.response.id)
-    event.remove(engine, "before_cursor_execute", remember)
-    async with database.reading() as connection:
-        for statement, parameters in sent:
-            plan = (await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)).scalars().all()
-            assert "Seq Scan" not in "\n".join(plan), plan
+    for plan in await plans(database, store.parent(tenant, last.response.id)):
+        assert "Seq Scan" not in plan, plan
 
 
 async def test_no_transaction_stays_open(
@@ -316,6 +281,10 @@ async def test_a_database_that_is_not_there(tenant: TenantId) -> None:
         store.delete(tenant, ResponseId("a")),
         store.save_seed(tenant, ResponseId("a"), b"ids"),
         store.seeds(tenant, ResponseId("a")),
+        store.items(tenant, ["a"]),
+        store.input_items(tenant, ResponseId("a"), Paging()),
+        store.responses(tenant, Paging()),
+        store.key("a"),
     )
     for call in calls:
         with pytest.raises(StoreUnavailable) as error:

@@ -16,7 +16,7 @@ ARROWS = {
     "settings": {"errors", "pydantic", "pydantic_settings"},
     "prefix": {"errors", "prefix", "xxhash", "msgspec"},
     # The SDK's own response types are the vocabulary of the domain.
-    "conversation": {"conversation", "prefix", "errors", "openai.types", "pydantic"},
+    "conversation": {"conversation", "prefix", "errors", "openai.types", "pydantic", "cryptography"},
     "store": {"store", "conversation", "prefix", "errors", "sqlalchemy", "alembic", "asyncpg", "migrations"},
     "engine": {"engine", "conversation", "prefix", "errors", "httpx", "httpx_sse", "aiohttp", "msgspec"},
     # Another process: it shares nothing with the service but the wire.

@@ -61,6 +61,9 @@ def test_defaults_and_caching() -> None:
 
 TOOL = {"type": "function", "name": "f", "parameters": {"type": "object"}}
 
+LARK = {"type": "grammar", "syntax": "lark", "definition": "start: WORD"}
+ALLOWED = {"type": "allowed_tools", "mode": "auto"}
+
 REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     ({}, "input", "missing_required_parameter"),
     ({"input": 3}, "input", "invalid_type"),
@@ -68,8 +71,35 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     ({"input": "x", "nonsense": 1}, "nonsense", "unknown_parameter"),
     ({"input": "x", "conversation": "conv_1"}, "conversation", "unsupported_parameter"),
     ({"input": "x", "background": True}, "background", "unsupported_parameter"),
-    ({"input": "x", "truncation": "auto"}, "truncation", "unsupported_parameter"),
-    ({"input": "x", "include": ["reasoning.encrypted_content"]}, "include", "unsupported_parameter"),
+    ({"input": "x", "truncation": "middle"}, "truncation", "invalid_value"),
+    ({"input": "x", "include": ["everything"]}, "include[0]", "invalid_value"),
+    ({"input": "x", "prompt": {"id": "pmpt_1"}}, "prompt", "unsupported_parameter"),
+    ({"input": "x", "moderation": {"model": "m"}}, "moderation", "unsupported_parameter"),
+    ({"input": "x", "stream_options": {}}, "stream_options", "invalid_value"),
+    (
+        {"input": "x", "stream": True, "stream_options": {"include_obfuscation": True}},
+        "stream_options.include_obfuscation",
+        "unsupported_parameter",
+    ),
+    ({"input": "x", "top_logprobs": 21}, "top_logprobs", "invalid_value"),
+    ({"input": "x", "service_tier": "gold"}, "service_tier", "invalid_value"),
+    ({"input": "x", "safety_identifier": "u" * 129}, "safety_identifier", "invalid_value"),
+    ({"input": "x", "reasoning": {"effort": "some"}}, "reasoning.effort", "invalid_value"),
+    ({"input": "x", "reasoning": {"context": "all_turns"}}, "reasoning.context", "unsupported_parameter"),
+    ({"input": "x", "text": {"format": {"type": "xml"}}}, "text.format", "invalid_value"),
+    (
+        {"input": "x", "text": {"format": {"type": "json_schema", "name": "n"}}},
+        "text.format.schema",
+        "missing_required_parameter",
+    ),
+    ({"input": "x", "text": {"verbosity": "loud"}}, "text.verbosity", "invalid_value"),
+    ({"input": "x", "stop": 3}, "stop", "invalid_type"),
+    ({"input": "x", "stop": [3]}, "stop", "invalid_type"),
+    ({"input": "x", "seed": 1 << 63}, "seed", "invalid_value"),
+    ({"input": "x", "min_p": 1.5}, "min_p", "invalid_value"),
+    ({"input": "x", "cache_salt": "mine"}, "cache_salt", "unknown_parameter"),
+    ({"input": "x", "n": 2}, "n", "unknown_parameter"),
+    ({"input": "x", "prompt_cache_options": {"ttl": "1h"}}, "prompt_cache_options.ttl", "invalid_value"),
     ({"input": "x", "temperature": "1"}, "temperature", "invalid_type"),
     ({"input": "x", "temperature": 3}, "temperature", "invalid_value"),
     ({"input": "x", "max_output_tokens": 0}, "max_output_tokens", "invalid_value"),
@@ -81,6 +111,30 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     ({"input": "x", "caching": {"size": 0}}, "caching.size", "unknown_parameter"),
     ({"input": "x", "tools": [{"type": "web_search"}]}, "tools[0]", "unsupported_parameter"),
     ({"input": "x", "tools": [{"type": "function"}]}, "tools[0].name", "missing_required_parameter"),
+    ({"input": "x", "tools": [{"type": "abacus"}]}, "tools[0]", "invalid_value"),
+    ({"input": "x", "tools": [{**TOOL, "name": "a b"}]}, "tools[0].name", "invalid_value"),
+    ({"input": "x", "tools": [TOOL, {"type": "custom", "name": "f"}]}, "tools[1].name", "invalid_value"),
+    ({"input": "x", "tools": [{**TOOL, "defer_loading": True}]}, "tools[0].defer_loading", "invalid_value"),
+    (
+        {"input": "x", "tools": [{"type": "custom", "name": "f", "format": LARK}]},
+        "tools[0].format.syntax",
+        "unsupported_parameter",
+    ),
+    ({"input": "x", "tool_choice": {"type": "file_search"}}, "tool_choice", "unsupported_parameter"),
+    (
+        {"input": "x", "tools": [TOOL], "tool_choice": {**ALLOWED, "tools": [{"type": "function"}]}},
+        "tool_choice.tools[0].name",
+        "missing_required_parameter",
+    ),
+    (
+        {
+            "input": "x",
+            "tools": [TOOL],
+            "tool_choice": {**ALLOWED, "tools": [{"type": "function", "name": "g"}]},
+        },
+        "tool_choice",
+        "invalid_value",
+    ),
     ({"input": "x", "tools": [TOOL], "tool_choice": "f"}, "tool_choice", "invalid_value"),
     (
         {"input": "x", "tools": [TOOL], "tool_choice": {"type": "function", "name": "g"}},
@@ -93,10 +147,24 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     ({"input": [{"role": "user", "content": 3}]}, "input[0].content", "invalid_type"),
     ({"input": [{"role": "user", "content": "x", "foo": 1}]}, "input[0].foo", "unknown_parameter"),
     ({"input": ["x"]}, "input[0]", "invalid_type"),
-    ({"input": [{"type": "computer_call"}]}, "input[0]", "invalid_value"),
+    ({"input": [{"type": "computer_call"}]}, "input[0]", "unsupported_parameter"),
+    ({"input": [{"type": "telepathy"}]}, "input[0]", "invalid_value"),
     (
-        {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
-        "input[0].content[0].type",
+        {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "x"}]}]},
+        "input[0].content[0]",
+        "unsupported_parameter",
+    ),
+    (
+        {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "x"}]}]},
+        "input[0].content[0].image_url",
+        "missing_required_parameter",
+    ),
+    ({"input": [{"type": "item_reference", "id": ""}]}, "input[0].id", "invalid_value"),
+    ({"input": [{"role": "user", "content": "x", "id": "\0"}]}, "input[0].id", "invalid_value"),
+    ({"input": [{"type": "item_reference"}]}, "input[0].id", "missing_required_parameter"),
+    (
+        {"input": [{"type": "function_call_output", "call_id": "", "output": "x"}]},
+        "input[0].call_id",
         "invalid_value",
     ),
     (

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from app.api.routes import Services, router
 from app.conversation.records import DEFAULT_TENANT, ResponseId, TenantId
 from app.conversation.responses import Responses
+from app.conversation.sealing import Sealing
 from app.conversation.seeds import Seeds
 from app.store.memory import MemoryResponseStore
 from tests.unit.conversation.test_turns import Chat
@@ -81,7 +82,9 @@ def service(store: Store, seeds: Seeds) -> FastAPI:
     chat = Chat(store, seeds)
     app = FastAPI()
     app.include_router(router)
-    app.state.services = Services(store, chat.worker, chat.turns, Responses(store, chat.worker), 60)
+    app.state.services = Services(
+        store, chat.worker, chat.turns, Responses(store, chat.worker, Sealing(store)), 60
+    )
     return app
 
 

@@ -1,5 +1,6 @@
 """Events in the order and shape that the SDK's own types and accumulator expect."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -7,23 +8,20 @@ from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from app.conversation.engine import Delta, Outcome, ToolCallDelta, Usage
-from app.conversation.events import Event, EventAssembler
+from app.conversation.events import EventAssembler
+from app.conversation.options import Options
+from app.conversation.output import Event
 from app.conversation.plan import Caching, TurnRequest
 from app.conversation.response import accounts, ending, failure, new_body
+from app.errors import EngineError
 
 REQUEST = TurnRequest(
     model=None,
     input=(),
-    instructions=None,
     previous_response_id=None,
     store=True,
     caching=Caching(enabled=True, ttl_s=60),
-    tools=(),
-    tool_choice="auto",
-    parallel_tool_calls=True,
-    temperature=None,
-    top_p=None,
-    max_output_tokens=None,
+    options=Options(),
     echo={"metadata": {}},
 )
 
@@ -34,7 +32,7 @@ def call(index: int, arguments: str, name: str | None = None) -> Delta:
 
 
 def play(deltas: list[Delta], finish_reason: str = "stop") -> tuple[list[Event], EventAssembler]:
-    body = new_body(REQUEST, "resp_1", "m", "hit", None)
+    body = new_body(REQUEST, "resp_1", "m", datetime.now(UTC), "hit", None)
     assembler = EventAssembler(body)
     events = assembler.start()
     for delta in deltas:
@@ -70,7 +68,7 @@ def test_every_event_is_the_sdks(name: str) -> None:
         parsed = adapter.validate_python(event)
         assert not (parsed.model_extra or {}), event["type"]
         if response := event.get("response"):
-            assert set(parsed.response.model_extra) == {"caching", "store"}
+            assert set(parsed.response.model_extra) == {"caching"}
             assert response["object"] == "response"
 
 
@@ -113,10 +111,10 @@ def test_a_cut_answer_is_incomplete() -> None:
 
 
 def test_a_failure_says_why_and_nothing_is_completed() -> None:
-    body = new_body(REQUEST, "resp_1", "m", "hit", None)
+    body = new_body(REQUEST, "resp_1", "m", datetime.now(UTC), "hit", None)
     assembler = EventAssembler(body)
     assembler.start()
-    body |= failure("vLLM broke off")
+    body |= failure(EngineError("vLLM broke off"))
     final = assembler.final()
     assert final["type"] == "response.failed"
     assert final["response"]["error"] == {"code": "server_error", "message": "vLLM broke off"}

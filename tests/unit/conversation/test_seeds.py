@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from app.conversation.engine import PrefixMissed, Whole
+from app.conversation.options import Options
 from app.conversation.plan import Caching
 from app.conversation.records import DEFAULT_TENANT, ResponseId, TenantId
 from app.conversation.seeds import MAX_WAITING, Seeds
@@ -108,7 +109,7 @@ async def test_who_lost_nothing_is_sent_none_and_nothing_is_read(chat: Chat, sto
     first = await chat.response(request())
     for changed in (
         request(first["id"]),
-        request(first["id"], instructions="be kind"),
+        request(first["id"], options=Options(instructions="be kind")),
         request(first["id"], caching=Caching(enabled=False, ttl_s=60)),
     ):
         await chat.response(changed)

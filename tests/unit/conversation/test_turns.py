@@ -9,12 +9,20 @@ from typing import Any
 import pytest
 
 from app.conversation.engine import Delta, Generation, Margin, NoPlugin, Outcome, PrefixMissed, Usage, Whole
-from app.conversation.events import Event
+from app.conversation.options import Options
+from app.conversation.output import Event
 from app.conversation.plan import Caching, TurnRequest
 from app.conversation.records import DEFAULT_TENANT, Checkpoint, ResponseId, TenantId, Turn
+from app.conversation.sealing import Sealing
 from app.conversation.seeds import Seeds
 from app.conversation.turns import Turns
-from app.errors import EngineError, PreviousResponseNotFound, StoreUnavailable
+from app.errors import (
+    ContextLengthExceeded,
+    EngineError,
+    InvalidRequest,
+    PreviousResponseNotFound,
+    StoreUnavailable,
+)
 from app.store.memory import MemoryResponseStore
 from tests.unit.conversation.test_events import REQUEST
 
@@ -44,6 +52,12 @@ class ScriptedAnswer:
         return Outcome(self.path, self.reason, 3, 2, 1, self.checkpoint, self.seed)
 
 
+def items(prompt: Margin | Whole) -> int:
+    if isinstance(prompt, Margin):
+        return len(prompt.parent_output + prompt.new_input)
+    return len(prompt.new_input) + sum(len(s.input_items + s.output_items) for s in prompt.history)
+
+
 @dataclass
 class ScriptedWorker:
     """Answers prompts; `misses` are raised, one per prompt, before it does. Seeds are numbered as prompts."""
@@ -54,6 +68,8 @@ class ScriptedWorker:
     generations: list[Generation] = field(default_factory=list)
     running: int = 0
     breaks_off: bool = False
+    room: int = 100
+    """Items that a prompt may have."""
     checkpoint: Checkpoint = CHECKPOINT
 
     @asynccontextmanager
@@ -62,6 +78,8 @@ class ScriptedWorker:
         self.generations.append(generation)
         if self.misses:
             raise self.misses.pop(0)
+        if items(prompt) > self.room:
+            raise ContextLengthExceeded("too long", param="input")
         if isinstance(prompt, Margin):
             path, reason = "hit", None
         else:
@@ -74,7 +92,19 @@ class ScriptedWorker:
         finally:
             self.running -= 1
 
-    async def pick(self, model: str | None, prefer: str | None = None) -> tuple["ScriptedWorker", str]:
+    def context_length(self, model: str) -> int:
+        return self.room
+
+    async def count(self, generation: Generation, prompt: Margin | Whole) -> int:
+        """One token an item."""
+        self.prompts.append(prompt)
+        if self.misses:
+            raise self.misses.pop(0)
+        return items(prompt)
+
+    async def pick(
+        self, model: str | None, prefer: str | None = None, affinity: str | None = None
+    ) -> tuple["ScriptedWorker", str]:
         return self, model or "m"
 
     async def forget(self, checkpoints: Sequence[Checkpoint]) -> None: ...
@@ -94,7 +124,8 @@ class Chat:
     def __init__(self, store: MemoryResponseStore | None = None, seeds: Seeds | None = None) -> None:
         self.store = store or MemoryResponseStore()
         self.worker = ScriptedWorker()
-        self.turns = Turns(self.store, self.worker, lambda tenant: f"ns-{tenant}", "sampled", seeds)
+        sealing = Sealing(self.store)
+        self.turns = Turns(self.store, self.worker, lambda tenant: f"ns-{tenant}", "sampled", seeds, sealing)
 
     async def turn(self, made: TurnRequest) -> list[Event]:
         running = await self.turns.start(made, DEFAULT_TENANT)
@@ -161,7 +192,7 @@ async def test_a_lost_plugin_is_noticed_on_the_first_rung(chat: Chat) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"instructions": "be kind"}, "instructions_changed"),
+        ({"options": Options(instructions="be kind")}, "instructions_changed"),
         ({"model": "other"}, "model_changed"),
         ({"caching": Caching(enabled=False, ttl_s=60)}, "caching_disabled"),
     ],
@@ -269,3 +300,96 @@ async def test_tenants_do_not_see_each_other(chat: Chat) -> None:
     first = await chat.response(request())
     with pytest.raises(PreviousResponseNotFound):
         await chat.turns.start(request(first["id"]), TenantId("somebody else"))
+
+
+async def test_a_prefix_can_be_prepared_without_an_answer_and_continued(chat: Chat) -> None:
+    events = await chat.turn(request(generate=False))
+    types = [e["type"] for e in events]
+    assert types == ["response.created", "response.in_progress", "response.completed"]
+    prepared = events[-1]["response"]
+    assert (prepared["status"], prepared["output"]) == ("completed", [])
+    assert caching(await chat.response(request(prepared["id"]))) == ("hit", None)
+    margin = chat.worker.prompts[-1]
+    assert isinstance(margin, Margin)
+    assert margin.parent_output == ()
+
+
+async def test_without_a_breakpoint_explicit_caching_keeps_nothing_but_uses_what_is_kept(chat: Chat) -> None:
+    explicit = Caching(enabled=True, ttl_s=60, keep=False)
+    first = await chat.response(request())
+    second = await chat.response(request(first["id"], caching=explicit))
+    third = await chat.response(request(second["id"]))
+    assert (caching(second), caching(third)) == (("hit", None), ("full", "parent_not_cached"))
+
+
+async def test_a_response_to_compare_with_is_named_to_the_worker_and_told_of(chat: Chat) -> None:
+    first = await chat.response(request())
+    second = await chat.response(request(compare=ResponseId(first["id"])))
+    assert chat.worker.generations[-1].compare == CHECKPOINT.ref
+    assert second["prompt_cache_diagnostics"] == {"type": "unavailable"}
+    unknown = await chat.response(request(compare=ResponseId("resp_x")))
+    assert unknown["prompt_cache_diagnostics"] == {"type": "comparison_response_not_found"}
+
+
+async def chain(chat: Chat, turns: int) -> dict[str, Any]:
+    response: dict[str, Any] = {"id": None}
+    for _ in range(turns):
+        response = await chat.response(request(response["id"]))
+    return response
+
+
+@pytest.mark.parametrize("room", [1, 2, 3, 4, 5, 6, 7])
+async def test_truncation_leaves_out_as_few_of_the_oldest_items_as_will_do(chat: Chat, room: int) -> None:
+    last = await chain(chat, 3)  # q hi q hi q hi, and one more q
+    chat.worker.room = room
+    if room < 7:
+        chat.worker.misses = [ContextLengthExceeded("too long", param="input")]  # the margin's prompt
+    answered = await chat.response(request(last["id"], truncate=True))
+    if room >= 7:
+        assert caching(answered) == ("hit", None)
+        return
+    assert caching(answered) == ("full", "truncated")
+    prompt = chat.worker.prompts[-1]
+    assert isinstance(prompt, Whole)
+    kept = [item for segment in prompt.history for item in segment.input_items]
+    # Cut before a question: the most turns that fit.
+    assert len(kept) == (room + 1) // 2 * 2 - 1
+    assert kept[0]["role"] == "user"
+    assert kept[-1:] == [*request().input]
+    assert prompt.keep_s is None
+
+
+async def test_truncation_keeps_what_the_system_said(chat: Chat) -> None:
+    system = {"type": "message", "role": "system", "content": [{"type": "input_text", "text": "be kind"}]}
+    first = await chat.response(request(input=(system, *request().input)))
+    chat.worker.room = 2
+    await chat.response(request(first["id"], truncate=True, caching=Caching(enabled=False, ttl_s=60)))
+    prompt = chat.worker.prompts[-1]
+    assert isinstance(prompt, Whole)
+    assert [i["role"] for s in prompt.history for i in s.input_items] == ["system", "user"]
+
+
+async def test_what_does_not_fit_is_refused_without_truncation_and_where_none_helps(chat: Chat) -> None:
+    last = await chain(chat, 2)
+    for room, truncate in ((2, False), (0, True)):
+        chat.worker.room = room
+        with pytest.raises(ContextLengthExceeded):
+            await chat.turn(request(last["id"], truncate=truncate, caching=Caching(False, 60)))
+    chat.worker.room = 100
+    assert caching(await chat.response(request(last["id"]))) == ("hit", None)
+
+
+async def test_counting_samples_nothing_and_keeps_nothing(chat: Chat) -> None:
+    first = await chat.response(request())
+    assert await chat.turns.count(request(first["id"]), DEFAULT_TENANT) == 2
+    assert isinstance(chat.worker.prompts[-1], Margin)
+    assert chat.worker.prompts[-1].keep_s is None
+    chat.worker.misses = [PrefixMissed("prefix_miss")]
+    assert await chat.turns.count(request(first["id"]), DEFAULT_TENANT) == 3
+    assert len(chat.worker.generations) == 1
+
+
+async def test_a_call_without_its_output_is_refused_and_its_parent_goes_on(chat: Chat) -> None:
+    asked = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}", "status": "completed"}
+    with pytest.raises(InvalidRequest, match="No tool output found"):
+        await chat.turns.start(request(input=(asked,)), DEFAULT_TENANT)

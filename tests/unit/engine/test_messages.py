@@ -81,14 +81,28 @@ def test_refusals_are_text_to_the_model() -> None:
     assert messages.margin([refusal], []) == [{"role": "assistant", "content": "no"}]
 
 
-def test_tools_and_choices_in_the_chat_shape() -> None:
-    tool = {"type": "function", "name": "f", "description": None, "parameters": {}, "strict": True}
-    assert messages.chat_tools([tool]) == [
-        {"type": "function", "function": {"name": "f", "parameters": {}, "strict": True}}
-    ]
-    assert messages.chat_tool_choice("auto") == "auto"
-    chosen = messages.chat_tool_choice({"type": "function", "name": "f"})
-    assert chosen == {"type": "function", "function": {"name": "f"}}
+def test_an_image_stays_one_and_is_seen_where_it_was() -> None:
+    picture = {"type": "input_image", "image_url": "data:,x", "detail": "low"}
+    text = {"type": "input_text", "text": "what is it?"}
+    seen = {"type": "image_url", "image_url": {"url": "data:,x", "detail": "low"}}
+    (message,) = messages.margin([], [{"type": "message", "role": "user", "content": [picture, text]}])
+    assert message["content"] == [seen, {"type": "text", "text": "what is it?"}]
+
+
+def test_a_call_that_was_cut_off_is_none() -> None:
+    cut = {**call("1"), "arguments": '{"a', "status": "incomplete"}
+    assert messages.margin([said("hi"), cut], [user("go on")]) == messages.margin(
+        [said("hi")], [user("go on")]
+    )
+
+
+def test_a_custom_call_is_a_function_of_one_string() -> None:
+    custom = {"type": "custom_tool_call", "call_id": "1", "name": "sh", "input": 'say "é"'}
+    output = {**result("1"), "type": "custom_tool_call_output"}
+    rendered = messages.margin([custom], [output])
+    function = {"name": "sh", "arguments": '{"input": "say \\"é\\""}'}
+    assert rendered[0]["tool_calls"] == [{"id": "1", "type": "function", "function": function}]
+    assert rendered[1] == {"role": "tool", "tool_call_id": "1", "content": "ok"}
 
 
 ITEMS = st.lists(

@@ -13,11 +13,12 @@ import pytest
 import pytest_asyncio
 
 from app.conversation.engine import Generation, Margin, Outcome, Whole
+from app.conversation.options import Options
 from app.conversation.records import Checkpoint
 from app.engine.worker import VllmWorker
 from app.prefix.wire import PrefixChatRequest, Receipt, Worker
 
-GENERATION = Generation("m", None, (), "auto", True, None, None, None, "ns", "sampled", True)
+GENERATION = Generation("m", Options(), "ns", "sampled", True)
 CHECKPOINT = Checkpoint("ab" * 16, "cd" * 16, 9, "ef" * 16, (), "http://w", datetime.now(UTC))
 RECEIPT = Receipt(
     ref="ab" * 16,

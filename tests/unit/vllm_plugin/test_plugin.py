@@ -11,10 +11,10 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from vllm.plugins import load_endpoint_plugins
 
-from app.prefix.wire import SECRET_HEADER
+from app.prefix.wire import PROTOCOL, SECRET_HEADER
 
 ROUTES = "app.vllm_plugin.routes"
-TURN = {"protocol": 1, "namespace": "n", "chat": {}, "messages": [{"role": "user", "content": "x"}]}
+TURN = {"protocol": PROTOCOL, "namespace": "n", "chat": {}, "messages": [{"role": "user", "content": "x"}]}
 
 
 def another_version(patch: pytest.MonkeyPatch) -> None:
@@ -62,7 +62,7 @@ async def test_where_vllm_does_not_fit_its_server_starts_and_info_says_why(
     client = TestClient(app, headers={SECRET_HEADER: "s"})
 
     info = client.get("/prefix/v1/info")
-    assert (info.status_code, info.json()["protocol"], info.json()["refusal"]) == (200, 1, reason)
+    assert (info.status_code, info.json()["protocol"], info.json()["refusal"]) == (200, PROTOCOL, reason)
     for refused in (
         client.get("/prefix/v1/stats"),
         client.post("/prefix/v1/chat", json=TURN),

@@ -1,5 +1,6 @@
 """Which added tokens are safe boundaries, and the self-test of the loaded tokenizer."""
 
+import numpy as np
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -104,3 +105,16 @@ def test_tokens_added_later_are_noticed() -> None:
     assert not clone.changed()
     source.add_tokens([plain("<new>")])
     assert clone.changed()
+
+
+def test_how_many_ids_the_end_of_a_text_has(tokenizer: BoundaryTokenizer) -> None:
+    ids = np.array(tokenizer.encode(f"hello{END}你好🙂{START}world\n"), np.int32)
+    counts = [tokenizer.ids_at_end(ids, chars) for chars in range(len(f"🙂{START}world\n") + 1)]
+    assert counts[0] == 0
+    assert counts[len("d\n")] == len(tokenizer.encode("d\n"))
+    # A part of a token is all of it, and a character of several tokens has them all.
+    upto = len(tokenizer.encode(f"{START}world\n"))
+    assert counts[-1 - len("🙂") - 1] == counts[-1 - len("🙂")] == upto
+    assert counts[-1] == len(tokenizer.encode(f"🙂{START}world\n"))
+    assert counts == sorted(counts)
+    assert tokenizer.ids_at_end(ids[:1], 100) == 1

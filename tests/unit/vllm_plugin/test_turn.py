@@ -4,10 +4,25 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
-from app.prefix.wire import PROTOCOL, Commit, PrefixChatRequest, Receipt, Reference, Reseed, Worker
+from app.prefix.wire import (
+    PROTOCOL,
+    SECRET_HEADER,
+    Commit,
+    Common,
+    PrefixChatRequest,
+    Receipt,
+    Reference,
+    Reseed,
+    Worker,
+)
+from app.vllm_plugin.access import Refused, on_refused
 from app.vllm_plugin.references import PrefixMiss, resolve
+from app.vllm_plugin.routes import build_router
 from app.vllm_plugin.seam import ChatCompletionRequest
 from app.vllm_plugin.store import PrefixStore
 from app.vllm_plugin.template import GenerationPrompts
@@ -63,6 +78,8 @@ class Plugin:
         finished: bool = True,
         reference: Reference | None = None,
         seeds: list[bytes] | None = None,
+        compare: Receipt | None = None,
+        meanwhile: Callable[[], object] = lambda: None,
     ) -> tuple[Receipt, list[int]]:
         prefix = reference or (after and _reference(after))
         messages: list[Any] = [{"role": role, "content": content} for role, content in contents]
@@ -74,6 +91,7 @@ class Plugin:
             prefix=prefix,
             commit=Commit(ttl_s=60, seed=True),
             reseed=None if seeds is None else Reseed("prefix_miss", seeds),
+            compare=compare and compare.ref,
         )
         chat = ChatCompletionRequest(model="m", messages=messages)
         base = resolve(self.store, request)
@@ -86,6 +104,7 @@ class Plugin:
         whole = self.tokenizer.encode(self.template(conversation, self.params.chat_template_kwargs))
         assert prompt["prompt_token_ids"] == whole
         turn.observed.finished = finished
+        meanwhile()
         return await turn.receipt(WORKER), prompt["prompt_token_ids"]
 
 
@@ -261,3 +280,69 @@ async def test_seeds_of_other_rules_are_not_taken(plugin: Plugin) -> None:
     assert other.tokenizer.definition_hash != plugin.tokenizer.definition_hash
     again, _ = await other.turn([("user", "hello"), ("user", "more")], seeds=[seed(first)])
     assert again.reused_tokens == 0
+
+
+ASKED = [("user", "hello"), ("assistant", "hi"), ("user", "more")]
+
+
+def counted(plugin: Plugin, text: str) -> int:
+    return len(plugin.tokenizer.encode(text))
+
+
+async def test_a_turn_is_compared_with_another_prompt_up_to_its_generation_prompt(plugin: Plugin) -> None:
+    first, ids = await plugin.turn(ASKED)
+    messages = len(ids) - counted(plugin, f"{START}assistant\n")
+    assert first.common is None, "it named none"
+    same, _ = await plugin.turn(ASKED, compare=first)
+    assert same.common == Common(len(ids), messages)
+    margin, _ = await plugin.turn([("assistant", "ok"), ("user", "bye")], first, compare=first)
+    # The answer follows the generation prompt, which therefore is shared as well.
+    assert margin.common == Common(len(ids), messages)
+    shorter, kept = await plugin.turn(ASKED[:1], compare=first)
+    assert shorter.common == Common(len(kept), messages)
+
+
+async def test_a_change_in_the_middle_ends_what_is_common(plugin: Plugin) -> None:
+    first, ids = await plugin.turn(ASKED)
+    edited, _ = await plugin.turn([*ASKED[:1], ("assistant", "no"), *ASKED[2:]], compare=first)
+    upto = counted(plugin, f"{START}user\nhello{END}\n{START}assistant\n")
+    assert edited.common == Common(upto, len(ids) - counted(plugin, f"{START}assistant\n"))
+    plugin.template = lambda messages, kwargs: f"today is friday\n{chatml(messages, kwargs)}"
+    rewritten, _ = await plugin.turn([("assistant", "ok")], first, compare=first)
+    assert rewritten.common is not None
+    assert rewritten.common.tokens == 0
+
+
+async def test_only_what_may_be_named_is_compared_with(plugin: Plugin) -> None:
+    first, _ = await plugin.turn(ASKED)
+    other, _ = await plugin.turn(ASKED, compare=first, namespace="other")
+    assert (other.path, other.common) == ("full", None), "as if it were unknown"
+    unknown = msgspec.structs.replace(first, ref="00" * 16)
+    assert (await plugin.turn(ASKED, compare=unknown))[0].common is None
+    plugin.now = 61
+    assert (await plugin.turn(ASKED, compare=first))[0].common is None
+
+
+async def test_what_is_evicted_while_the_turn_runs_is_compared_with_all_the_same(plugin: Plugin) -> None:
+    first, ids = await plugin.turn(ASKED)
+    await plugin.turn([("assistant", "ok")], first)
+
+    def evict() -> None:
+        plugin.store._make_room(plugin.store.budget_bytes)
+        assert len(plugin.store) == 0
+
+    second, _ = await plugin.turn([("user", "alone")], compare=first, meanwhile=evict)
+    assert second.common is not None
+    assert 0 < second.common.tokens < second.common.reusable < len(ids)
+
+
+@pytest.mark.parametrize("compare", ["", "zz" * 16, "00" * 15, "00" * 17, "AA" * 16, 7])
+def test_what_is_no_reference_is_refused_by_its_name(compare: object) -> None:
+    turn = {"protocol": PROTOCOL, "namespace": "n", "chat": {}, "messages": [], "compare": compare}
+    app = FastAPI()
+    app.include_router(build_router("s"))
+    app.add_exception_handler(Refused, on_refused)
+    client = TestClient(app, headers={SECRET_HEADER: "s"})
+    refused = client.post("/prefix/v1/chat", json=turn)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_request")
+    assert "$.compare" in refused.json()["error"]["message"]

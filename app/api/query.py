@@ -1,0 +1,85 @@
+"""Queries of the routes of stored responses: what each may hold. Anything else is refused by name."""
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from openai.types.responses import ResponseIncludable
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+from starlette.datastructures import QueryParams
+
+from app.conversation.records import Paging
+from app.errors import InvalidRequest, InvalidType, UnknownParameter
+
+SEALED_REASONING = "reasoning.encrypted_content"
+
+
+class Query(BaseModel):
+    """A query without parameters."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Including(Query):
+    include: list[ResponseIncludable] = []
+    """All but sealed reasoning is always there or of tools that this server has not: without effect."""
+
+    @property
+    def seal(self) -> bool:
+        return SEALED_REASONING in self.include
+
+
+class Retrieving(Including):
+    stream: bool = False
+    starting_after: int | None = None
+    include_obfuscation: bool | None = None
+
+
+class Listing(Query):
+    after: str | None = None
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    order: Literal["asc", "desc"] = "desc"
+
+    def paging(self) -> Paging:
+        return Paging(self.limit, self.order == "asc", self.after)
+
+
+class ListingItems(Listing, Including):
+    pass
+
+
+Q = TypeVar("Q", bound=Query)
+
+
+def parse(query: QueryParams, into: type[Q]) -> Q:
+    """Raises InvalidRequest for the first parameter at fault."""
+    given: dict[str, Any] = {}
+    for name, value in query.multi_items():
+        # The SDKs write a list as include[]=a&include[]=b.
+        if name in ("include", "include[]") and "include" in into.model_fields:
+            given.setdefault("include", []).append(value)
+        elif name in given:
+            raise InvalidRequest(f"The query has '{name}' more than once.", param=name)
+        else:
+            given[name] = value
+    try:
+        return into.model_validate(given)
+    except ValidationError as exc:
+        raise _refusal(exc.errors(include_url=False)[0]) from None
+
+
+def described(query: type[Query]) -> dict[str, Any]:
+    """Its parameters for the OpenAPI document."""
+    schema = query.model_json_schema()
+    parameters = [
+        {"name": name, "in": "query", "required": False, "schema": field}
+        for name, field in schema.get("properties", {}).items()
+    ]
+    return {"parameters": parameters}
+
+
+def _refusal(error: ErrorDetails) -> InvalidRequest:
+    name = str(error["loc"][0])
+    if error["type"] == "extra_forbidden":
+        return UnknownParameter(f"Unknown parameter: '{name}'.", param=name)
+    kind = InvalidType if error["type"].endswith(("_type", "_parsing")) else InvalidRequest
+    return kind(f"Invalid '{name}': {error['msg']}.", param=name)

@@ -1,0 +1,78 @@
+"""How a request that does not fit is refused: OpenAI's error for pydantic's first one."""
+
+from openai.types.responses.input_token_count_params import InputTokenCountParams
+from openai.types.responses.response_create_params import ResponseCreateParamsBase
+from pydantic_core import ErrorDetails
+
+from app.api.strict import UNSUPPORTED
+from app.errors import (
+    InvalidJson,
+    InvalidRequest,
+    InvalidType,
+    MissingParameter,
+    UnknownParameter,
+    UnsupportedParameter,
+)
+
+_KNOWN_TO_OPENAI = frozenset(ResponseCreateParamsBase.__annotations__) | frozenset(
+    InputTokenCountParams.__annotations__
+)
+
+
+def refusal(error: ErrorDetails) -> InvalidRequest:
+    kind, location = error["type"], _param(error["loc"])
+    if kind == "json_invalid":
+        return InvalidJson(f"We could not parse the JSON body of your request: {error['msg']}")
+    if kind == "missing":
+        return MissingParameter(f"Missing required parameter: '{location}'.", param=location)
+    if kind == "extra_forbidden" and location in _KNOWN_TO_OPENAI:
+        return UnsupportedParameter(f"Unsupported parameter: '{location}'.", param=location)
+    if kind == "extra_forbidden":
+        return UnknownParameter(f"Unknown parameter: '{location}'.", param=location)
+    message = f"Invalid '{location}': {error['msg']}." if location else f"Invalid body: {error['msg']}."
+    if kind == UNSUPPORTED:
+        return UnsupportedParameter(message, param=location)
+    if kind.endswith("_type"):
+        return InvalidType(message, param=location)
+    return InvalidRequest(message, param=location)
+
+
+_TAGS = frozenset(
+    {
+        "message",
+        "assistant",
+        "reasoning",
+        "function_call",
+        "function_call_output",
+        "custom_tool_call",
+        "custom_tool_call_output",
+        "item_reference",
+        "input_text",
+        "input_image",
+        "output_text",
+        "refusal",
+        "function",
+        "custom",
+    }
+)
+"""What pydantic puts into an error's location after an index: the member of a union that was tried."""
+
+_MEMBERS = {
+    "tool_choice": frozenset({"mode", "named", "allowed_tools"}),
+    "format": frozenset({"text", "grammar", "json_object", "json_schema"}),
+    "stop": frozenset({"str", "list[str]"}),
+}
+"""Likewise after the field of that name."""
+
+
+def _param(location: tuple[int | str, ...]) -> str | None:
+    """`input[0].content`, without the names of union members that pydantic adds."""
+    path = ""
+    for before, step in zip((None, *location), location, strict=False):
+        if isinstance(step, int):
+            path += f"[{step}]"
+        elif (isinstance(before, int) and step in _TAGS) or step in _MEMBERS.get(str(before), ()):
+            continue
+        else:
+            path += f".{step}" if path else step
+    return path or None

@@ -1,0 +1,131 @@
+"""Tools and `tool_choice`: what a request may say of them, and what the response repeats."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
+
+from app.api.strict import Strict, refusing, unsupported
+from app.errors import InvalidRequest
+
+HOSTED = frozenset(
+    {
+        "apply_patch",
+        "code_interpreter",
+        "computer",
+        "computer_use",
+        "computer_use_preview",
+        "file_search",
+        "image_generation",
+        "local_shell",
+        "mcp",
+        "namespace",
+        "programmatic_tool_calling",
+        "shell",
+        "tool_search",
+        "web_search",
+        "web_search_2025_08_26",
+        "web_search_preview",
+        "web_search_preview_2025_03_11",
+    }
+)
+"""OpenAI's tools that run on its side, or need what does."""
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+
+
+class Tool(Strict):
+    name: Name
+    description: str | None = None
+    # Of hosted features: only what they are without them.
+    allowed_callers: list[Literal["direct"]] | None = None
+    defer_loading: Literal[False] | None = None
+    async_: Annotated[Literal[False] | None, Field(alias="async")] = None
+
+
+class FunctionTool(Tool):
+    type: Literal["function"]
+    parameters: dict[str, Any] | None = None
+    strict: Annotated[bool, BeforeValidator(lambda strict: True if strict is None else strict)] = True
+    output_schema: None = None
+
+    def shown(self) -> dict[str, Any]:
+        return self.model_dump(include={"type", "name", "description", "parameters", "strict"})
+
+
+class TextInput(Strict):
+    type: Literal["text"]
+
+
+def _regex(syntax: str) -> str:
+    if syntax == "lark":
+        raise unsupported("Grammars in lark are not supported; a regex is")
+    return syntax
+
+
+class GrammarInput(Strict):
+    type: Literal["grammar"]
+    definition: str
+    syntax: Annotated[Literal["lark", "regex"], AfterValidator(_regex)]
+
+
+class CustomTool(Tool):
+    type: Literal["custom"]
+    format: Annotated[TextInput | GrammarInput, Field(discriminator="type")] = TextInput(type="text")
+
+    def shown(self) -> dict[str, Any]:
+        dumped = self.model_dump(include={"type", "name", "description", "format"}, exclude_none=True)
+        return dumped
+
+
+AnyTool = Annotated[
+    Annotated[FunctionTool | CustomTool, Field(discriminator="type")], refusing(HOSTED, "Tools")
+]
+
+
+class NamedTool(Strict):
+    type: Literal["function", "custom"]
+    name: str
+
+
+class AllowedTools(Strict):
+    type: Literal["allowed_tools"]
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[Annotated[NamedTool, refusing(HOSTED, "Tools")]], Field(min_length=1)]
+
+
+def _form(choice: Any) -> str:
+    kind = choice.get("type") if isinstance(choice, dict) else getattr(choice, "type", None)
+    if kind == "allowed_tools":
+        return "allowed_tools"
+    return "mode" if isinstance(choice, str) else "named"
+
+
+ToolChoice = Annotated[
+    Annotated[
+        Annotated[Literal["none", "auto", "required"], Tag("mode")]
+        | Annotated[NamedTool, Tag("named")]
+        | Annotated[AllowedTools, Tag("allowed_tools")],
+        Discriminator(_form),
+    ],
+    refusing(HOSTED, "Tools"),
+]
+
+
+def check_tools(tools: Sequence[FunctionTool | CustomTool], choice: Any) -> None:
+    """Raises InvalidRequest where tools share a name, or `tool_choice` needs one that is not there."""
+    names = [tool.name for tool in tools]
+    for position, name in enumerate(names):
+        if name in names[:position]:
+            param = f"tools[{position}].name"
+            raise InvalidRequest(f"Invalid '{param}': two tools are named '{name}'.", param=param)
+    if choice == "required" and not tools:
+        raise InvalidRequest("tool_choice is 'required', but there are no tools.", param="tool_choice")
+    named = choice.tools if isinstance(choice, AllowedTools) else [choice]
+    known = {(tool.type, tool.name) for tool in tools}
+    for tool in named:
+        if isinstance(tool, NamedTool) and (tool.type, tool.name) not in known:
+            raise InvalidRequest(
+                f"tool_choice names the {tool.type} tool '{tool.name}', which is not in tools.",
+                param="tool_choice",
+            )

@@ -1,0 +1,74 @@
+"""Why a turn's prompt was, or was not, in the engine's cache as an earlier one's: `prompt_cache_diagnostics`.
+
+The variants and what they mean are OpenAI's (the SDK's `PromptCacheDiagnostics`, and the guide "Prompt cache
+diagnostics"): a miss is a difference that kept the compared prompt from being used again, its counts are of
+that prompt's tokens, and `unavailable` claims nothing.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from app.conversation.engine import Usage
+from app.prefix.wire import Common
+
+_BLOCK_TOKENS = 128
+"""vLLM caches whole blocks, of 16 tokens by default and 128 on a CPU: up to one of them is computed again."""
+
+
+def diagnose(
+    compared: dict[str, Any] | None, body: dict[str, Any], usage: Usage, common: Common | None
+) -> dict[str, Any]:
+    """The answer to `comparison_response_id`, as one of the SDK's four variants.
+
+    compared: body of the response that is compared with, None where there is none. body, usage: this turn's.
+    common: what the worker says of the two prompts; None where it does not know both.
+    """
+    if compared is None:
+        return {"type": "comparison_response_not_found"}
+    other_model = body["model"] != compared["model"]
+    if common is None:
+        # Another model has nothing of it for certain; how much that is, only that response's own count says.
+        tokens = compared["usage"]["input_tokens"]
+        return _miss("model_changed", tokens, None) if other_model else {"type": "unavailable"}
+    agrees = common.tokens >= common.reusable
+    if agrees and usage.cached_tokens and common.reusable - usage.cached_tokens < _BLOCK_TOKENS:
+        return {"type": "cache_hit"}
+    if other_model:
+        return _miss("model_changed", common.reusable, common.reusable)
+    if agrees:
+        # Too short for the cache, or the engine let go of it. No reason in the SDK's list says that.
+        return {"type": "unavailable"}
+    return _miss(_reason(compared, body), common.reusable - common.tokens, common.reusable)
+
+
+def _miss(reason: str, missed: int, reusable: int | None) -> dict[str, Any]:
+    return {
+        "type": "cache_miss",
+        "reason": reason,
+        "cache_missed_tokens": missed,
+        "comparison_reusable_tokens": reusable,
+    }
+
+
+def _reason(compared: dict[str, Any], body: dict[str, Any]) -> str:
+    """The first that differs of what prompts are made of, else the input."""
+    # As JSON, because a template prints keys in their order.
+    changed = (r for r, part in _PARTS.items() if json.dumps(part(compared)) != json.dumps(part(body)))
+    return next(changed, "input_changed")
+
+
+def _offered_tools(body: dict[str, Any]) -> Any:
+    choice = body.get("tool_choice")
+    allowed = choice["tools"] if isinstance(choice, dict) and choice["type"] == "allowed_tools" else None
+    return body.get("tools"), allowed
+
+
+_PARTS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "tools_changed": _offered_tools,
+    "reasoning_effort_changed": lambda body: (body.get("reasoning") or {}).get("effort"),
+    "text_format_changed": lambda body: (body.get("text") or {}).get("format"),
+    "verbosity_changed": lambda body: (body.get("text") or {}).get("verbosity"),
+}
+"""What chat templates print besides the input, what most of them print first. Neither `prompt_cache_key` nor
+`service_tier` is among them: they reach no prompt, and a KV cache here is a tenant's, whatever the key."""

@@ -1,0 +1,35 @@
+"""What a client asks of one generation."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Settings of one generation, the same whatever way its prompt takes. None leaves one to vLLM."""
+
+    instructions: str | None = None
+    tools: tuple[dict[str, Any], ...] = ()
+    """Function and custom tools in the Responses API's shape."""
+    tool_choice: Any = "auto"
+    """In the Responses API's shape."""
+    parallel_tool_calls: bool = True
+    temperature: float | None = None
+    top_p: float | None = None
+    max_output_tokens: int | None = None
+    text_format: dict[str, Any] = field(default_factory=lambda: {"type": "text"})
+    verbosity: str | None = None
+    reasoning_effort: str | None = None
+    top_logprobs: int | None = None
+    """How many alternatives are given beside each token's own log probability; None for none of both."""
+    extras: dict[str, Any] = field(default_factory=dict)
+    """vLLM's own request fields, under its names."""
+
+    @property
+    def offered_tools(self) -> tuple[dict[str, Any], ...]:
+        """The tools that this turn's model is shown: those that `tool_choice` allows, where it names some."""
+        choice = self.tool_choice
+        if isinstance(choice, str) or choice["type"] != "allowed_tools":
+            return self.tools
+        allowed = {(tool["type"], tool["name"]) for tool in choice["tools"]}
+        return tuple(tool for tool in self.tools if (tool["type"], tool["name"]) in allowed)
