@@ -58,6 +58,11 @@ class InvalidEncryptedContent(InvalidRequest):
     code = "invalid_encrypted_content"
 
 
+class RequestTooLarge(InvalidRequest):
+    status = 413
+    code = "request_too_large"
+
+
 class NotFound(MarginaliaError):
     status = 404
     type = "invalid_request_error"

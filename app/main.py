@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from app.api import stored
 from app.api.errors import add_error_handlers
+from app.api.openapi import document
 from app.api.routes import Services, router
 from app.conversation.responses import Responses
 from app.conversation.sealing import Sealing
@@ -60,4 +61,5 @@ def create_app(
     app.include_router(router)
     app.include_router(stored.router)
     add_error_handlers(app)
+    app.openapi = partial(document, app)  # type: ignore[method-assign]
     return app

@@ -90,19 +90,21 @@ class ReasoningText(Strict):
     text: str
 
 
-def _as_parts(kind: str) -> BeforeValidator:
-    """A plain string is short for one part."""
-    return BeforeValidator(lambda v: [{"type": kind, "text": v}] if isinstance(v, str) else v)
+def _as_parts(kind: str, parts: Any) -> BeforeValidator:
+    """A plain string is short for one part. parts: the type of a list of them."""
+    return BeforeValidator(
+        lambda v: [{"type": kind, "text": v}] if isinstance(v, str) else v, json_schema_input_type=str | parts
+    )
 
 
 InputPart = Annotated[
     Annotated[InputText | InputImage, Field(discriminator="type")],
     refusing(frozenset({"input_file", "input_audio"}), "Content parts"),
 ]
-InputParts = Annotated[list[InputPart], Field(min_length=1), _as_parts("input_text")]
-OutputParts = Annotated[
-    list[Annotated[OutputText | Refusal, Field(discriminator="type")]], _as_parts("output_text")
-]
+_InputParts = Annotated[list[InputPart], Field(min_length=1)]
+InputParts = Annotated[_InputParts, _as_parts("input_text", _InputParts)]
+_OutputParts = list[Annotated[OutputText | Refusal, Field(discriminator="type")]]
+OutputParts = Annotated[_OutputParts, _as_parts("output_text", _OutputParts)]
 
 
 class InputMessage(Strict):

@@ -58,9 +58,12 @@ def _one_message(value: Any) -> Any:
     return [{"role": "user", "content": value}] if isinstance(value, str) else value
 
 
+_Items = Annotated[list[InputItem], Field(min_length=1)]
+
+
 class Prompt(Strict):
     model: str | None = None
-    input: Annotated[list[InputItem], Field(min_length=1), BeforeValidator(_one_message)]
+    input: Annotated[_Items, BeforeValidator(_one_message, json_schema_input_type=str | _Items)]
     instructions: str | None = None
     previous_response_id: str | None = None
     tools: list[AnyTool] | None = None

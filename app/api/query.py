@@ -67,16 +67,6 @@ def parse(query: QueryParams, into: type[Q]) -> Q:
         raise _refusal(exc.errors(include_url=False)[0]) from None
 
 
-def described(query: type[Query]) -> dict[str, Any]:
-    """Its parameters for the OpenAPI document."""
-    schema = query.model_json_schema()
-    parameters = [
-        {"name": name, "in": "query", "required": False, "schema": field}
-        for name, field in schema.get("properties", {}).items()
-    ]
-    return {"parameters": parameters}
-
-
 def _refusal(error: ErrorDetails) -> InvalidRequest:
     name = str(error["loc"][0])
     if error["type"] == "extra_forbidden":

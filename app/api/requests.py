@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal, TypeVar
 
 from openai.types.responses import ResponseIncludable
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from app.api.items import Ttl
@@ -49,6 +49,20 @@ def _metadata_fits(metadata: dict[str, str]) -> dict[str, str]:
     return metadata
 
 
+Metadata = Annotated[
+    dict[str, str],
+    AfterValidator(_metadata_fits),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "maxProperties": 16,
+            "propertyNames": {"maxLength": 64},
+            "additionalProperties": {"type": "string", "maxLength": 512},
+        }
+    ),
+]
+
+
 def _not_yet(value: bool | None) -> bool | None:
     if value:
         raise unsupported("Responses in the background are not supported")
@@ -61,7 +75,7 @@ class CreateResponse(Prompt, VllmFields):
     stream_options: StreamOptions | None = None
     background: Annotated[bool | None, AfterValidator(_not_yet)] = None
     include: list[ResponseIncludable] | None = None
-    metadata: Annotated[dict[str, str], AfterValidator(_metadata_fits)] | None = None
+    metadata: Metadata | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
     top_logprobs: int | None = Field(None, ge=0, le=20)

@@ -1,6 +1,7 @@
 """Bringing a running turn to its client: as a stream of events, or as one object."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,7 +10,7 @@ import msgspec
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.background import BackgroundTask
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from app.conversation.running import RunningTurn
 from app.prefix.wire import PATH_HEADER, REASON_HEADER
@@ -31,7 +32,11 @@ def path_headers(turn: RunningTurn) -> dict[str, str]:
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events, one per write. Ends the turn whenever and however the client goes away."""
+    """Server-sent events, one per write, and comments in silence.
+
+    The next event is asked for once the last one is out, so a slow client slows vLLM's answer down. Ends the
+    turn whenever and however the client goes away.
+    """
 
     def __init__(self, turn: RunningTurn) -> None:
         headers = {"cache-control": "no-cache", **path_headers(turn)}
@@ -45,39 +50,45 @@ class EventStream(StreamingResponse):
             await self._turn.aclose()
             await self._turn.settle()
 
+    async def stream_response(self, send: Send) -> None:
+        loop = asyncio.get_running_loop()
+        sent_at = loop.time()
+
+        async def watched(message: Message) -> None:
+            nonlocal sent_at
+            await send(message)
+            sent_at = loop.time()
+            if message["type"] == "http.response.start":
+                comments.append(asyncio.create_task(comment()))
+
+        async def comment() -> None:
+            with contextlib.suppress(OSError):  # Who went away is noticed where the events are sent.
+                while True:
+                    await asyncio.sleep(sent_at + KEEP_ALIVE_S - loop.time())
+                    if loop.time() >= sent_at + KEEP_ALIVE_S:
+                        await watched({"type": "http.response.body", "body": _COMMENT, "more_body": True})
+
+        comments: list[asyncio.Task[None]] = []
+        try:
+            await super().stream_response(watched)
+        finally:
+            for task in comments:
+                task.cancel()
+
+
+_COMMENT = b": keep-alive\n\n"
+
 
 async def _frames(turn: RunningTurn) -> AsyncIterator[bytes]:
-    """One event each, or a comment where there was none for a while.
-
-    The next event is asked for only once the last one is out: a slow client slows vLLM's answer down.
-    """
-    events = turn.events()
     number = 0
     try:
-        while True:
-            following = asyncio.ensure_future(anext(events))
-            try:
-                while not (await asyncio.wait({following}, timeout=KEEP_ALIVE_S))[0]:
-                    yield b": keep-alive\n\n"
-            finally:
-                following.cancel()
-            event = following.result()
+        async for event in turn.events():
             yield _frame(event)
             number = event["sequence_number"] + 1
-    except StopAsyncIteration:
-        return
     except Exception as exc:
         logger.error("unexpected error in a stream", exc_info=exc)
-        message = "The server had an error."
-        yield _frame(
-            {
-                "type": "error",
-                "sequence_number": number,
-                "code": "server_error",
-                "message": message,
-                "param": None,
-            }
-        )
+        error = {"code": "server_error", "message": "The server had an error.", "param": None}
+        yield _frame({"type": "error", "sequence_number": number, **error})
 
 
 def _frame(event: dict[str, Any]) -> bytes:

@@ -46,7 +46,9 @@ class Tool(Strict):
 class FunctionTool(Tool):
     type: Literal["function"]
     parameters: dict[str, Any] | None = None
-    strict: Annotated[bool, BeforeValidator(lambda strict: True if strict is None else strict)] = True
+    strict: Annotated[
+        bool, BeforeValidator(lambda v: True if v is None else v, json_schema_input_type=bool | None)
+    ] = True
     output_schema: None = None
 
     def shown(self) -> dict[str, Any]:

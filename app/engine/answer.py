@@ -69,6 +69,8 @@ class ChatAnswer:
                     break
                 else:
                     delta = self._delta(_decode(event.data))
+                    if delta.finish_reason in ("abort", "error"):
+                        raise EngineError("vLLM aborted the answer.")
                     finished = finished or delta.finish_reason is not None
                     yield delta
         except (httpx.HTTPError, SSEError, msgspec.DecodeError) as exc:

@@ -79,7 +79,7 @@ class BoundaryTokenizer:
         return ids[0] if content is not None and text.startswith(content, start) else None
 
     def ids_at_end(self, ids: TokenIds, chars: int) -> int:
-        """How many of the last `ids` hold the last `chars` characters; one that holds others too is counted."""
+        """How many of the last `ids` hold the last `chars` characters, counting one that holds others too."""
         # No token is less than a byte, and no character more than four.
         last: list[int] = ids[max(0, len(ids) - 4 * chars) :].tolist()
 

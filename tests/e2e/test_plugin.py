@@ -96,7 +96,7 @@ def test_another_tenants_reference_is_refused(call: Call) -> None:
 @pytest.mark.parametrize(
     ("fields", "status", "code"),
     [
-        ({"protocol": 2}, 400, "protocol"),
+        ({"protocol": PROTOCOL + 1}, 400, "protocol"),
         ({"nonsense": 1}, 400, "invalid_request"),
         ({"messages": 3}, 400, "invalid_request"),
         ({"secret": "wrong"}, 401, "wrong_secret"),

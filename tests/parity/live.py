@@ -17,7 +17,15 @@ from tokenizers import Tokenizer
 
 from app.local.vllm import LocalVllm
 from app.prefix.hashing import ids_hash
-from app.prefix.wire import SECRET_HEADER, Commit, PrefixChatRequest, Receipt, Reference, Reseed
+from app.prefix.wire import (
+    PROTOCOL,
+    SECRET_HEADER,
+    Commit,
+    PrefixChatRequest,
+    Receipt,
+    Reference,
+    Reseed,
+)
 from bench import tiny
 from tests.parity.conversations import Conversation, Message, Step
 from tests.parity.families import Family
@@ -157,7 +165,7 @@ class LivePlayer:
         if chat.get("tools"):
             chat |= NO_TOOLS
         return PrefixChatRequest(
-            protocol=1,
+            protocol=PROTOCOL,
             namespace=self._namespace,
             chat=chat,
             messages=list(turn.added if reference else turn.messages),

@@ -11,7 +11,7 @@ import numpy as np
 import xxhash
 
 from app.prefix.hashing import Ref, ids_hash
-from app.prefix.wire import Boundary, Commit, PrefixChatRequest, Receipt, Reference, Reseed
+from app.prefix.wire import PROTOCOL, Boundary, Commit, PrefixChatRequest, Receipt, Reference, Reseed
 from app.vllm_plugin.references import PrefixMiss
 from tests.parity.conversations import Conversation, Message, Step
 from tests.parity.offline import CACHED_TOKENS, MODEL, Offline, Prompt, Refused
@@ -36,6 +36,8 @@ class Known:
     options: dict[str, Any] = field(default_factory=dict)
     reference: Reference | None = None
     seeds: tuple[bytes, ...] = ()
+    ids: tuple[int, ...] = ()
+    """Of the prompt."""
 
 
 BY_REFERENCE = ("continue", "again", "forget")
@@ -99,7 +101,8 @@ class Player:
         base = turn.parent
         if step.act == "forget" and base and base.reference is not None:
             self._worker.service.drop(base.reference.ref)
-        if await self._turn(turn, step.act in BY_REFERENCE, step.ttl_s):
+        other = self._known[step.at % len(self._known)]
+        if await self._turn(turn, step.act in BY_REFERENCE, step.ttl_s, other):
             self._known.append(turn)
 
     def _spoken(self, following: Step | None) -> list[int]:
@@ -114,19 +117,21 @@ class Player:
         size = 1 + following.at
         return [i for at in range(0, len(text), size) for i in self._worker.encode(text[at : at + size])]
 
-    async def _turn(self, turn: Known, by_reference: bool, ttl_s: int) -> bool:
-        """Whether vLLM takes such a conversation."""
+    async def _turn(self, turn: Known, by_reference: bool, ttl_s: int, other: Known) -> bool:
+        """Whether vLLM takes such a conversation. other: the turn that it is compared with."""
         base = turn.parent
         reference = base.reference if base and by_reference else None
         request = PrefixChatRequest(
-            protocol=1,
+            protocol=PROTOCOL,
             namespace=NAMESPACE,
             chat={"model": MODEL, "max_tokens": 1, "tool_choice": "none", **turn.options},
             messages=list(turn.added if reference else turn.messages),
             prefix=reference,
             commit=Commit(ttl_s, seed=True),
             policy=self._policy,
+            compare=other.reference and other.reference.ref,
         )
+        nameable = self._expected_miss(other.reference) in (None, "fingerprint_mismatch")
         if not request.chat.get("tools"):
             del request.chat["tool_choice"]
         expected_miss = self._expected_miss(reference)
@@ -138,13 +143,14 @@ class Player:
             self._tally.counts[miss.code] += 1
             reference = None
             request = PrefixChatRequest(
-                protocol=1,
+                protocol=PROTOCOL,
                 namespace=NAMESPACE,
                 chat=request.chat,
                 messages=list(turn.messages),
                 reseed=Reseed(miss.code, list(base.seeds) if base else []),
                 commit=Commit(ttl_s, seed=True),
                 policy=self._policy,
+                compare=request.compare,
             )
             outcome = await self._worker.turn(request)
         stock = await self._worker.stock(
@@ -159,8 +165,9 @@ class Player:
         self._check_ids(prompt, stock)
         same("rest of the prompt", prompt.rest, stock.rest)
         self._check_receipt(receipt, prompt, request)
+        self._check_common(receipt, prompt, other if request.compare and nameable else None)
         self._tally.record(receipt)
-        turn.reference = self._kept(receipt, prompt)
+        turn.reference, turn.ids = self._kept(receipt, prompt), prompt.ids
         turn.seeds = (*(base.seeds if base else ()), *([receipt.seed] if receipt.seed else []))
         return True
 
@@ -183,6 +190,14 @@ class Player:
         expected = {"reseed"} if request.reseed else continued if request.prefix else continued | {"full"}
         if receipt.path not in expected or (receipt.path == "full" and receipt.reused_tokens):
             raise Difference(f"path {receipt.path} with {receipt.reused_tokens} reused, not {expected}")
+
+    def _check_common(self, receipt: Receipt, prompt: Prompt, other: Known | None) -> None:
+        if receipt.common is None or other is None:
+            same("a comparison", receipt.common is None, other is None)
+            return
+        same("ids in common", receipt.common.tokens, shared(prompt.ids, other.ids))
+        same("reusable ids", receipt.common.reusable in range(len(other.ids) + 1), True)
+        self._tally.counts["parted"] += receipt.common.tokens < receipt.common.reusable
 
     def _check_ids(self, prompt: Prompt, stock: Prompt) -> None:
         """Of what the model sampled, only the text must be vLLM's."""
@@ -226,6 +241,13 @@ class Player:
         first = self._worker.sampled()[:1]
         if not first or boundary.tokens <= first[0].first_token:
             same(f"ids up to {boundary}", tuple(self._worker.encode(text)), ids)
+
+
+def shared(ids: Sequence[int], others: Sequence[int]) -> int:
+    """With how many equal ids the two begin."""
+    length = min(len(ids), len(others))
+    differ = np.flatnonzero(np.array(ids[:length]) != np.array(others[:length]))
+    return int(differ[0]) if len(differ) else length
 
 
 def message_ends(ids: Sequence[int]) -> list[int]:

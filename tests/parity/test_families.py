@@ -47,6 +47,7 @@ def test_every_turn_has_the_ids_of_the_full_render(name: str, load: Callable[[st
     assert tally.counts["hit"] + tally.counts["rewind"] > tally.counts["turns"] / 4
     assert tally.reused > tally.tokens / 20
     assert tally.counts["prefix_miss"] and tally.counts["prefix_expired"]
+    assert tally.counts["parted"], "prompts that do not begin as the compared one does"
 
 
 def append_only(tokenizer: BoundaryTokenizer, text: str, known: Known) -> Continuation:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.prefix.wire import Commit, PrefixChatRequest, Receipt, Reference
+from app.prefix.wire import PROTOCOL, Commit, PrefixChatRequest, Receipt, Reference
 from app.vllm_plugin.references import PrefixMiss
 from tests.parity.offline import MODEL, Offline, Prompt, Refused
 
@@ -17,16 +17,21 @@ HISTORY = [
 
 
 def ask(
-    worker: Offline, messages: list[dict[str, Any]], options: dict[str, Any], after: Receipt | None = None
+    worker: Offline,
+    messages: list[dict[str, Any]],
+    options: dict[str, Any],
+    after: Receipt | None = None,
+    compare: Receipt | None = None,
 ) -> tuple[Prompt, Receipt] | Refused:
     reference = Reference(after.ref or "", after.hash, after.tokens, after.fingerprint) if after else None
     request = PrefixChatRequest(
-        protocol=1,
+        protocol=PROTOCOL,
         namespace="t",
         chat={"model": MODEL, "max_tokens": 1, **options},
         messages=messages,
         prefix=reference,
         commit=Commit(60),
+        compare=compare and compare.ref,
     )
     return worker.runner.run(worker.turn(request))
 

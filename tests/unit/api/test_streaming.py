@@ -1,21 +1,26 @@
-"""When an answer has gone out: token ids are kept after its last byte, whether or not it is a stream."""
+"""Answers on their way: ids are kept after the last byte; silence, slow clients and bugs in a stream."""
 
 import asyncio
 import contextlib
 import json
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, cast
 
 import pytest
 from fastapi import FastAPI
 from starlette.requests import ClientDisconnect
 
+from app.api import streaming as api_streaming
 from app.api.routes import Services, router
+from app.api.streaming import EventStream
+from app.conversation.engine import Delta, Generation
 from app.conversation.records import DEFAULT_TENANT, ResponseId, TenantId
 from app.conversation.responses import Responses
+from app.conversation.running import Asked, RunningTurn
 from app.conversation.sealing import Sealing
 from app.conversation.seeds import Seeds
 from app.store.memory import MemoryResponseStore
-from tests.unit.conversation.test_turns import Chat
+from tests.unit.conversation.test_turns import Chat, ScriptedAnswer, request
 
 
 class Client:
@@ -117,3 +122,95 @@ async def test_a_client_that_leaves_before_keeps_nothing() -> None:
         await client.post(input="q", stream=True)
         await seeds.written()
     assert happened == []
+
+
+class Talking(ScriptedAnswer):
+    """Says one word after another, as long as somebody asks; `silent_s` before each."""
+
+    said = 0
+    silent_s = 0.0
+    fails_after: int | None = None
+
+    async def deltas(self) -> AsyncIterator[Delta]:
+        for _ in range(500):
+            await asyncio.sleep(self.silent_s)
+            if self.said == self.fails_after:
+                raise RuntimeError("a bug")
+            self.said += 1
+            yield Delta(text="word ")
+        yield Delta(finish_reason="stop")
+
+
+def talking(**settings: Any) -> tuple[Talking, EventStream, MemoryResponseStore]:
+    chat = Chat()
+    answer = Talking("full", "x", "", None, None, False)
+    for name, value in settings.items():
+        setattr(answer, name, value)
+    asked = Asked(request(), DEFAULT_TENANT, None, None)
+    generation = Generation("m", asked.request.options, "ns", "sampled", False)
+    turn = RunningTurn(chat.store, None, None, asked, generation, answer, contextlib.AsyncExitStack())
+    return answer, EventStream(turn), chat.store
+
+
+class Reader:
+    """Takes what a stream sends, up to `patience` messages; then it reads no more."""
+
+    def __init__(self, patience: int) -> None:
+        self.taken: list[bytes] = []
+        self.full = asyncio.Event()
+        self._patience = patience
+
+    async def send(self, message: Any) -> None:
+        if len(self.taken) == self._patience:
+            self.full.set()
+            await asyncio.sleep(3600)
+        self.taken.append(message.get("body", b""))
+
+
+async def read(stream: EventStream, patience: int) -> list[bytes]:
+    reader = Reader(patience)
+    streaming = asyncio.create_task(stream.stream_response(reader.send))
+    await reader.full.wait()
+    for _ in range(100):
+        await asyncio.sleep(0)
+    streaming.cancel()
+    await asyncio.wait({streaming})
+    return [body for body in reader.taken if body]
+
+
+async def test_silence_is_filled_with_comments_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_streaming, "KEEP_ALIVE_S", 0.01)
+    _, stream, _ = talking(silent_s=0.05)
+    sent = await read(stream, 40)
+    comments = [frame for frame in sent if frame.startswith(b":")]
+    assert len(comments) > 3
+    events = [json.loads(f.split(b"data: ")[1]) for f in sent if not f.startswith(b":")]
+    assert [e["sequence_number"] for e in events] == list(range(len(events)))
+    assert b"".join(comments) == b": keep-alive\n\n" * len(comments)
+
+
+async def test_where_there_is_no_silence_there_are_no_comments() -> None:
+    _, stream, _ = talking()
+    assert not [frame for frame in await read(stream, 40) if frame.startswith(b":")]
+
+
+async def test_a_client_that_reads_slowly_slows_the_answer_down() -> None:
+    answer, stream, _ = talking()
+    assert len(await read(stream, 10)) == 9
+    assert 0 < answer.said <= 10
+
+
+async def test_a_bug_in_mid_stream_is_an_error_event(caplog: pytest.LogCaptureFixture) -> None:
+    _, stream, store = talking(fails_after=3)
+    sent = [cast(bytes, frame) async for frame in stream.body_iterator]
+    events = [json.loads(frame.split(b"data: ")[1]) for frame in sent]
+    assert events[-1] == {
+        "type": "error",
+        "sequence_number": len(events) - 1,
+        "code": "server_error",
+        "message": "The server had an error.",
+        "param": None,
+    }
+    assert sent[-1].startswith(b"event: error\n")
+    assert "a bug" in caplog.text
+    assert await store.get(DEFAULT_TENANT, events[0]["response"]["id"]) is None

@@ -36,9 +36,8 @@ def said(
 ) -> dict[str, Any]:
     """What is said of a turn with such counts, whose request differs from the compared one in `changes`."""
     common = None if tokens is None else Common(tokens, reusable)
-    diagnosis = diagnose(
-        compared, {**BODY, **changes}, Usage(input_tokens=1500, cached_tokens=cached), common
-    )
+    body = {**BODY, "usage": {"input_tokens": 1500}, **changes}
+    diagnosis = diagnose(compared, body, Usage(input_tokens=1500, cached_tokens=cached), common)
     check(_variant, diagnosis, "the diagnosis")
     return diagnosis
 

@@ -1,0 +1,89 @@
+"""Options of a generation as vLLM's chat request has them."""
+
+from typing import Any
+
+import pytest
+
+from app.conversation.engine import Generation, Whole
+from app.conversation.options import Options
+from app.engine.bodies import grammar_field, stock_body, tokenize_body
+from app.engine.refusals import refused
+from app.errors import ContextLengthExceeded, EngineError, InvalidRequest, MarginaliaError, ModelNotFound
+
+PROMPT = Whole((), (), None, "x")
+SCHEMA = {"type": "json_schema", "name": "n", "schema": {"type": "object"}, "strict": True}
+SHELL = {"type": "custom", "name": "sh", "format": {"type": "text"}}
+
+
+def body(**options: Any) -> dict[str, Any]:
+    generation = Generation("m", Options(**options), "ns", "sampled", False)
+    return stock_body(generation, PROMPT)
+
+
+def test_what_is_not_asked_for_is_left_to_vllm() -> None:
+    stream = {"stream": True, "stream_options": {"include_usage": True}}
+    assert body() == {"model": "m", "messages": [], "cache_salt": "ns", **stream}
+
+
+def test_formats() -> None:
+    assert "response_format" not in body(text_format={"type": "text"})
+    assert body(text_format={"type": "json_object"})["response_format"] == {"type": "json_object"}
+    schema = {"name": "n", "schema": {"type": "object"}, "strict": True}
+    assert body(text_format=SCHEMA)["response_format"] == {"type": "json_schema", "json_schema": schema}
+
+
+def test_template_arguments_stand_beside_the_verbosity() -> None:
+    extras = {"chat_template_kwargs": {"a": 1}, "seed": 3}
+    made = body(verbosity="low", reasoning_effort="high", extras=extras)
+    assert made["chat_template_kwargs"] == {"verbosity": "low", "a": 1}
+    assert (made["seed"], made["reasoning_effort"]) == (3, "high")
+    assert extras == {"chat_template_kwargs": {"a": 1}, "seed": 3}
+
+
+def test_log_probabilities() -> None:
+    assert "logprobs" not in body()
+    asked = body(top_logprobs=0)
+    assert (asked["logprobs"], asked["top_logprobs"]) == (True, 0)
+
+
+@pytest.mark.parametrize(("effort", "thinks"), [("none", False), ("low", True)])
+def test_counting_renders_as_an_answer_would(effort: str, thinks: bool) -> None:
+    generation = Generation("m", Options(reasoning_effort=effort, tools=(SHELL,)), "ns", "sampled", False)
+    counted = tokenize_body(generation, PROMPT)
+    assert counted["chat_template_kwargs"] == {"reasoning_effort": effort, "enable_thinking": thinks}
+    assert [tool["function"]["name"] for tool in counted["tools"]] == ["sh"]
+    assert counted.keys() == {"model", "messages", "chat_template_kwargs", "tools"}
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        (Options(), None),
+        (Options(tools=(SHELL,)), "tools"),
+        (Options(tools=(SHELL,), text_format=SCHEMA), "text.format"),
+        (Options(extras={"structured_outputs": {"regex": "a"}}), "structured_outputs"),
+    ],
+)
+def test_the_field_that_a_grammar_is_made_of(options: Options, field: str | None) -> None:
+    assert grammar_field(options) == field
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "kind", "param"),
+    [
+        (404, {"message": "no such model"}, ModelNotFound, "model"),
+        (400, {"message": "maximum context length is 5"}, ContextLengthExceeded, "input"),
+        (400, {"message": "bad", "param": "max_completion_tokens"}, InvalidRequest, "max_output_tokens"),
+        (400, {"message": "bad", "param": "stop"}, InvalidRequest, "stop"),
+        (400, {"message": "m is not a multimodal model"}, InvalidRequest, "input"),
+        (400, {"message": "Grammar error: no"}, InvalidRequest, "tools"),
+        (422, {}, InvalidRequest, None),
+        (500, {"message": "boom"}, EngineError, None),
+    ],
+)
+def test_vllms_refusals_in_our_words(
+    status: int, error: dict[str, Any], kind: type[MarginaliaError], param: str | None
+) -> None:
+    refusal = refused(status, error, "tools")
+    assert (type(refusal), refusal.param) == (kind, param)
+    assert "max_completion_tokens" not in refusal.message
