@@ -161,11 +161,11 @@ class CustomToolCall(Call):
 
 class ToolOutput(ToolItem):
     output: InputParts
-    name: str | None = None
 
 
 class FunctionCallOutput(ToolOutput):
     type: Literal["function_call_output"]
+    name: str | None = None
 
 
 class CustomToolCallOutput(ToolOutput):

@@ -149,7 +149,7 @@ class ResponseStore(Protocol):
         """Of all that was input to a response: the items of the turns before, and its own input. None when
         the response is unknown, another tenant's, or deleted.
 
-        Raises InvalidRequest where no such item has the id `after`; an id that several have is the last one's.
+        Raises InvalidRequest where no such item has the id `after`; an id of several is the last one's.
         """
 
     async def responses(self, tenant: TenantId, paging: Paging) -> ResponsePage:

@@ -6,7 +6,7 @@ import struct
 from app.conversation.records import Item
 from app.prefix.wire import Boundary
 
-_ITEM_ID = re.compile("[!-~]{1,64}")
+_ITEM_ID = re.compile("[^\x00\ud800-\udfff]{1,256}")
 
 _BOUNDARY = struct.Struct("!QI16s")
 """Characters, tokens, xxh3-128; network byte order."""
@@ -24,8 +24,8 @@ def unpack_proof(packed: bytes) -> tuple[Boundary, ...]:
 
 
 def item_key(item: Item) -> str | None:
-    """The id under which an item can be found. None for what neither an index nor a URL is for: no id, a long
-    one, one of other than visible ASCII."""
+    """The id under which an item can be found; None where it has none, or one that Postgres cannot hold or
+    that is too long for an index."""
     item_id = item.get("id")
     return item_id if isinstance(item_id, str) and _ITEM_ID.fullmatch(item_id) else None
 

@@ -4,6 +4,7 @@ Each reading call is one statement; each writing one is a transaction, of a numb
 no history makes larger.
 """
 
+import re
 import secrets
 from collections.abc import Collection, Iterator
 from dataclasses import replace
@@ -166,7 +167,7 @@ class PostgresResponseStore:
 
 def _possible(any_id: str) -> bool:
     """Postgres has no U+0000 and no lone surrogates; an id of a client may."""
-    return any_id.isascii() and any_id.isprintable()
+    return re.search("[\x00\ud800-\udfff]", any_id) is None
 
 
 def _possible_after(paging: Paging) -> Paging:

@@ -46,7 +46,7 @@ def only_call(response: Response) -> Any:
 def test_arguments_are_what_the_schema_allows(client: OpenAI, choice: Any) -> None:
     # So many single calls are allowed at most: one.
     asked: dict[str, Any] = {"tools": [WEATHER], "tool_choice": choice, "parallel_tool_calls": False}
-    call = only_call(ask(client, "Say something that is no JSON.", max_output_tokens=60, **asked))
+    call = only_call(ask(client, "Say something that is no JSON.", max_output_tokens=120, **asked))
     assert (call.type, call.name, call.status) == ("function_call", "weather", "completed")
     arguments = json.loads(call.arguments)
     assert arguments["city"] in ("Rome", "Oslo")
@@ -56,7 +56,7 @@ def test_arguments_are_what_the_schema_allows(client: OpenAI, choice: Any) -> No
 def test_a_custom_tools_input_is_what_its_grammar_allows(client: OpenAI, vllm_url: str) -> None:
     asked: dict[str, Any] = {"tools": [WEATHER, SHELL], "parallel_tool_calls": False}
     chosen = {**ALLOWED, "tools": [{"type": "custom", "name": "shell"}]}
-    first = ask(client, "What is here?", max_output_tokens=60, tool_choice=chosen, **asked)
+    first = ask(client, "What is here?", max_output_tokens=120, tool_choice=chosen, **asked)
     call = only_call(first)
     assert (call.type, call.name) == ("custom_tool_call", "shell")
     assert re.fullmatch("(ls|cat) [a-z]{3}", call.input)
@@ -200,12 +200,12 @@ def test_diagnostics_say_what_the_cache_did(client: OpenAI) -> None:
         return answer.prompt_cache_diagnostics
 
     assert told(first.id).type == "cache_hit"
-    other_tools = told(first.id, tools=[WEATHER], tool_choice="none")
+    # This model's template shows no tools: they change nothing.
+    assert told(first.id, tools=[WEATHER], tool_choice="none").type == "cache_hit"
+    other = told(None, "Something else.")
+    assert (other.type, other.reason) == ("cache_miss", "input_changed")
     assert first.usage is not None
-    assert (other_tools.type, other_tools.reason) == ("cache_miss", "tools_changed")
-    assert 0 < other_tools.cache_missed_tokens <= other_tools.comparison_reusable_tokens
-    assert other_tools.comparison_reusable_tokens <= first.usage.input_tokens
-    assert told(None, "Something else.").reason == "input_changed"
+    assert 0 < other.cache_missed_tokens < other.comparison_reusable_tokens < first.usage.input_tokens
     gone = ask(client, "x", prompt_cache_options={"comparison_response_id": "resp_none"})
     assert gone.prompt_cache_diagnostics is not None
     assert gone.prompt_cache_diagnostics.type == "comparison_response_not_found"

@@ -138,6 +138,17 @@ def test_forged_reasoning_is_refused(client: OpenAI, seed: int) -> None:
     )
 
 
+def test_diagnostics_name_what_changed(client: OpenAI) -> None:
+    tool: Any = {"type": "function", "name": "f", "parameters": {"type": "object"}}
+    first = ask(client, "Why?", tools=[tool], tool_choice="none")
+    asked: Any = {"prompt_cache_options": {"comparison_response_id": first.id}}
+    other = ask(client, "Why?", tools=[{**tool, "name": "g"}], tool_choice="none", **asked)
+    miss: Any = other.prompt_cache_diagnostics
+    assert (miss.type, miss.reason) == ("cache_miss", "tools_changed")
+    assert first.usage is not None
+    assert 0 < miss.cache_missed_tokens < miss.comparison_reusable_tokens <= first.usage.input_tokens
+
+
 def test_an_answer_cut_while_it_thinks_is_incomplete_and_goes_on(client: OpenAI) -> None:
     cut = ask(client, "Why?", max_output_tokens=3)
     assert (cut.status, cut.output[0].type, cut.output[0].status) == (  # type: ignore[union-attr]

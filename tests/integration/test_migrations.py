@@ -61,13 +61,13 @@ OLD_ITEMS = [
     (r'{"text":"\u001b and \\u0000","id":"msg_4"}', "msg_4"),
     (r'{"id":"msg\u005f5"}', "msg_5"),
     (r'{"id":"msg_\u0000"}', None),
+    ('{"id":"é b\\n"}', "é b\n"),
+    (json.dumps({"id": "é" * 256}, ensure_ascii=False), "é" * 256),
     # No ids to be found by.
     ('{"text":"{\\"id\\":\\"inner\\"}","more":{"id":"inner"}}', None),
     ('{"id":null}', None),
     ('{"id":""}', None),
-    ('{"id":"é"}', None),
-    ('{"id":"a\\nb"}', None),
-    ('{"id":"msg_6\\n"}', None),
+    (json.dumps({"id": "m" * 257}), None),
     (json.dumps({"id": "m" * 100_000}), None),
     (r'{"id":"' + "m" * 100_000 + r'","text":"\u0000"}', None),
 ]
