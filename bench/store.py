@@ -17,7 +17,7 @@ from typing import Any
 
 from app.prefix.wire import PROTOCOL, Commit, PrefixChatRequest, Receipt, Reference
 from app.vllm_plugin.references import PrefixMiss
-from bench.ttft import history
+from bench.client import history
 from tests.parity.families import FAMILIES
 from tests.parity.offline import MODEL, Offline, Refused
 
@@ -75,7 +75,8 @@ def per_token(worker: Offline, tokens: int) -> str:
         growing.turn(worker)
     stats = store.stats()
     with_store = _traced_bytes(worker)
-    store.clear()
+    del store
+    worker.empty_store(AMPLE_BYTES)
     without = _traced_bytes(worker)
     tracemalloc.stop()
     text = sum(len(message["content"]) for message in growing.messages)

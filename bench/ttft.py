@@ -4,170 +4,126 @@
 
 Two vLLM servers run beside each other, with the same tiny random model and Qwen3's own tokenizer and
 template; only one has the plugin. Their turns alternate and change order, with the KV cache warm on both:
-the first round of each is not counted. The ids that both send are compared before anything is timed, and
-afterwards the tokens that both found cached. Prints medians in milliseconds and their ratio, and in
-parentheses those of the best round: on a busy machine they say more.
+the first round of each is not counted. The ids that both engines were given and the greedy answers are
+compared before anything is timed, and in each round the tokens that both found cached. Prints medians in
+milliseconds and their ratio, and in parentheses those of the best round: on a busy machine they say more.
+`bench.gpu` does the same with a model of a real size.
 """
 
 import argparse
-import http.client
 import json
 import statistics
 import tempfile
-import time
-from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-from app.local.vllm import HOST, LocalVllm
-from app.prefix.wire import PROTOCOL, SECRET_HEADER
 from bench import tiny
+from bench.client import Messages, Reference, Server, history, question, reference_of
+from bench.servers import PLUGIN, STOCK, running
 from tests.parity.families import FAMILIES
 
-SECRET = "for-benchmarks-only"
-CHAT = {"model": "tiny", "temperature": 0, "max_completion_tokens": 1, "stream": True}
-TOKENS_PER_MESSAGE = 500
 PAUSE_S = 0.5
 """Before each request: the threads of the server that answered last spin for a while, on the same cores."""
-WORDS = "The river runs from the old mountain down to the wide sea, number {n}. "
-HEADING = "| tokens | stock ms | plugin ms | ratio | plugin before the engine ms |\n" + "|---" * 5 + "|"
-
-Messages = list[dict[str, Any]]
-
-
-def history(tokens: int) -> Messages:
-    """Alternating messages of about `tokens` tokens, the last one the user's."""
-    text = "".join(WORDS.format(n=n) for n in range(TOKENS_PER_MESSAGE // 17))
-    count = max(1, tokens // TOKENS_PER_MESSAGE // 2) * 2 + 1
-    return [{"role": ("user", "assistant")[n % 2], "content": f"{n}. {text}"} for n in range(count)]
+COMPARED_TOKENS = 16
+"""Of the greedy answers."""
+HEADING = (
+    "| tokens | stock ms | plugin ms | ratio | plugin before the engine: render ms | prove, tokenize ms "
+    "| same greedy answer | stock /v1/responses ms |\n" + "|---" * 8 + "|"
+)
 
 
-class Server:
-    """A connection to a vLLM server, with and without the plugin."""
+@dataclass
+class Row:
+    """What was timed at one length, in milliseconds, one value per counted round."""
 
-    def __init__(self, port: int) -> None:
-        self._http = http.client.HTTPConnection(HOST, port, timeout=600)
+    tokens: int
+    cached_tokens: int | None
+    same_answer: bool
+    """The greedy answers, of which vLLM says that they may differ in the last bit."""
+    stock: list[float] = field(default_factory=list)
+    plugin: list[float] = field(default_factory=list)
+    render: list[float] = field(default_factory=list)
+    tokenize: list[float] = field(default_factory=list)
+    responses: list[float] = field(default_factory=list)
+    other_first_tokens: int = 0
+    """Rounds in which the two did not say the same."""
 
-    def chat(self, messages: Messages) -> tuple[float, dict[str, Any]]:
-        """vLLM's own route; milliseconds to the first token, and the answer's usage."""
-        options = {"include_usage": True}
-        body = {**CHAT, "messages": messages, "stream_options": options, "cache_salt": "n"}
-        return self._first_token("/v1/chat/completions", body, lambda event: event.get("usage"))
+    def line(self) -> str:
+        """As a row under HEADING."""
+        ratios = [ratio(self.stock) / ratio(self.plugin) for ratio in (statistics.median, min)]
+        cells = [self.tokens, _cell(self.stock), _cell(self.plugin), f"{ratios[0]:.2f} ({ratios[1]:.2f})"]
+        cells += [_cell(self.render), _cell(self.tokenize), "yes" if self.same_answer else "no"]
+        return "| " + " | ".join(map(str, [*cells, _cell(self.responses)])) + " |"
 
-    def prefix(
-        self, messages: Messages, reference: dict[str, Any] | None, *, keep: bool = False
-    ) -> tuple[float, dict[str, Any]]:
-        """The plugin's route; milliseconds to the first token, and the receipt."""
-        body = self._prefix_body(messages, reference, keep)
-        return self._first_token("/prefix/v1/chat", body, lambda event: event if "ref" in event else None)
-
-    def rendered(self, messages: Messages, reference: dict[str, Any]) -> dict[str, Any]:
-        """What `prefix` would send to the engine."""
-        return self._json("/prefix/v1/render?ids=true", self._prefix_body(messages, reference, keep=False))
-
-    def tokenized(self, messages: Messages) -> list[int]:
-        """vLLM's full render."""
-        ids: list[int] = self._json("/tokenize", {"messages": messages})["tokens"]
-        return ids
-
-    @staticmethod
-    def _prefix_body(messages: Messages, reference: dict[str, Any] | None, keep: bool) -> dict[str, Any]:
-        return {
-            "protocol": PROTOCOL,
-            "namespace": "n",
-            "chat": CHAT,
-            "messages": messages,
-            "prefix": reference,
-            "commit": {"ttl_s": 3600} if keep else None,
-        }
-
-    def _post(self, path: str, encoded: bytes) -> http.client.HTTPResponse:
-        headers = {"content-type": "application/json", SECRET_HEADER: SECRET}
-        # A new connection each time: an idle one is closed while the other server warms up.
-        self._http.close()
-        self._http.request("POST", path, encoded, headers)
-        answer = self._http.getresponse()
-        if answer.status != http.HTTPStatus.OK:
-            raise SystemExit(f"{path}: {answer.status} {answer.read().decode()}")
-        return answer
-
-    def _json(self, path: str, body: dict[str, Any]) -> Any:
-        return json.loads(self._post(path, json.dumps(body).encode()).read())
-
-    def _first_token(self, path: str, body: dict[str, Any], wanted: Any) -> tuple[float, dict[str, Any]]:
-        encoded = json.dumps(body).encode()
-        first, found = None, {}
-        time.sleep(PAUSE_S)
-        started = time.perf_counter()
-        for line in self._post(path, encoded):
-            if not line.startswith(b"data: {"):
-                continue
-            event = json.loads(line[6:])
-            if first is None and event.get("choices"):
-                first = time.perf_counter() - started
-            found = wanted(event) or found
-        assert first is not None
-        return first * 1e3, found
+    def json(self) -> str:
+        return json.dumps(asdict(self))
 
 
-def measure(stock: Server, plugin: Server, tokens: int, rounds: int) -> str:
-    """One row: medians over `rounds`, after one round that only warms up."""
+def _cell(values: list[float]) -> str:
+    return f"{statistics.median(values):.1f} ({min(values):.1f})" if values else "-"
+
+
+def measure(stock: Server, plugin: Server, tokens: int, rounds: int, *, responses: bool = False) -> Row:
+    """One row, over `rounds` after one that only warms up.
+
+    `responses`: also vLLM's own previous_response_id, on the untouched server.
+    """
     past = history(tokens)
-    _, kept = plugin.prefix(past, None, keep=True)
+    reference = reference_of(plugin.prefix(past, None, keep=True).receipt)
     stock.chat(past)
-    reference = {name: kept[name] for name in ("ref", "hash", "tokens", "fingerprint")}
-    stock_ms, plugin_ms, before_ms = [], [], []
+    row = compare(stock, plugin, past, reference)
+    previous = stock.stored(past) if responses else ""
     for n in range(rounds + 1):
-        margin = [{"role": "assistant", "content": "Yes."}, {"role": "user", "content": f"Question {n}?"}]
-        if n == 0:
-            ours = plugin.rendered(margin, reference)
-            if ours["path"] != "hit" or ours["ids"] != stock.tokenized([*past, *margin]):
-                raise SystemExit(f"at {tokens} tokens the modes do not send the same ids: nothing is timed")
+        margin = question(n)
         if n % 2:
-            stock_took, usage = stock.chat([*past, *margin])
-        plugin_took, receipt = plugin.prefix(margin, reference)
+            theirs = stock.chat([*past, *margin])
+        ours = plugin.prefix(margin, reference)
         if not n % 2:
-            stock_took, usage = stock.chat([*past, *margin])
-        if receipt["cached_tokens"] != (usage["prompt_tokens_details"] or {}).get("cached_tokens"):
-            raise SystemExit(f"one KV cache was warmer: {receipt['cached_tokens']} tokens, {usage}")
-        stock_ms.append(stock_took)
-        plugin_ms.append(plugin_took)
-        before_ms.append(receipt["render_ms"] + receipt["tokenize_ms"])
-    warm = [values[1:] for values in (stock_ms, plugin_ms, before_ms)]
-    stock_mid, plugin_mid, before_mid = map(statistics.median, warm)
-    stock_best, plugin_best, before_best = map(min, warm)
-    return (
-        f"| {reference['tokens']} "
-        f"| {stock_mid:.1f} ({stock_best:.1f}) | {plugin_mid:.1f} ({plugin_best:.1f}) "
-        f"| {stock_mid / plugin_mid:.2f} ({stock_best / plugin_best:.2f}) "
-        f"| {before_mid:.1f} ({before_best:.1f}) |"
-    )
+            theirs = stock.chat([*past, *margin])
+        row.cached_tokens = ours.receipt["cached_tokens"]
+        if row.cached_tokens != theirs.cached_tokens:
+            raise SystemExit(
+                f"one KV cache was warmer: {row.cached_tokens} and {theirs.cached_tokens} tokens"
+            )
+        answer = stock.respond(f"Question {n}?", previous) if responses else None
+        if not n:
+            continue
+        row.stock.append(theirs.first_ms)
+        row.plugin.append(ours.first_ms)
+        row.render.append(ours.receipt["render_ms"])
+        row.tokenize.append(ours.receipt["tokenize_ms"])
+        row.responses += [answer.first_ms] if answer else []
+        row.other_first_tokens += theirs.text != ours.text
+    return row
+
+
+def compare(stock: Server, plugin: Server, past: Messages, reference: Reference) -> Row:
+    """An empty row. Raises SystemExit unless both engines are given the ids of vLLM's full render."""
+    margin = question(0)
+    theirs, their_answer = stock.sampled([*past, *margin], COMPARED_TOKENS)
+    ours, our_answer = plugin.prefix_sampled(margin, reference, COMPARED_TOKENS)
+    if not ours == theirs == stock.tokenized([*past, *margin]):
+        raise SystemExit(f"at {len(theirs)} tokens the engines are not given the same ids: nothing is timed")
+    return Row(len(ours), None, same_answer=our_answer == their_answer)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--tokens", type=int, nargs="+", default=[1000, 8000, 32000, 64000, 110000])
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--responses", action="store_true", help="also vLLM's own previous_response_id")
     options, vllm_args = parser.parse_known_args()
     model = str(FAMILIES["qwen3"].directory())
-    with tempfile.TemporaryDirectory() as logs, ExitStack() as running:
-        servers = []
-        for name, secret in (("stock", None), ("plugin", SECRET)):
-            vllm = LocalVllm(
-                model,
-                "tiny",
-                log_dir=Path(logs),
-                secret=secret,
-                extra_args=[*tiny.LOAD_ARGS, *vllm_args],
-                name=name,
-            )
-            vllm.start()
-            running.callback(vllm.stop)
-            vllm.wait_ready()
-            servers.append(Server(vllm.port))
+    arguments = [*tiny.LOAD_ARGS, *vllm_args]
+    with (
+        tempfile.TemporaryDirectory() as logs,
+        running(model, (STOCK, PLUGIN), arguments, Path(logs), at_once=False) as servers,
+    ):
+        stock, plugin = (Server(server.port, PAUSE_S) for server in servers)
         print(HEADING)
         for tokens in options.tokens:
-            print(measure(*servers, tokens, options.rounds), flush=True)
+            row = measure(stock, plugin, tokens, options.rounds, responses=options.responses)
+            print(row.line(), flush=True)
 
 
 if __name__ == "__main__":
