@@ -15,6 +15,9 @@ from app.local.postgres import EmbeddedPostgres
 from app.store import migrate
 from app.store.database import Database, normalise_url
 
+# A plugin and no conftest: tests/e2e and tests/clients share its vLLM server.
+pytest_plugins = ["tests.e2e.servers"]
+
 
 @pytest.fixture(scope="session")
 def reachable_dir() -> Iterator[Path]:

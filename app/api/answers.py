@@ -143,12 +143,11 @@ class InputTokens(Answer):
     input_tokens: int
 
 
-class Model(BaseModel):
-    """As vLLM describes it; it says more than this."""
-
+class Model(Answer):
     id: str
     object: Literal["model"]
-    max_model_len: int
+    created: int
+    owned_by: str
 
 
 class ModelList(Answer):

@@ -14,7 +14,7 @@ from app.conversation.engine import Engine
 from app.conversation.records import DEFAULT_TENANT, ResponseStore
 from app.conversation.responses import Responses
 from app.conversation.turns import Turns
-from app.errors import MarginaliaError
+from app.errors import MarginaliaError, ModelNotFound
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,14 @@ async def count_input_tokens(request: Request, services: Given) -> dict[str, Any
 @router.get("/v1/models", openapi_extra=described(answers.ModelList))
 async def list_models(services: Given) -> dict[str, Any]:
     return {"object": "list", "data": services.engine.models()}
+
+
+@router.get("/v1/models/{model:path}", openapi_extra=described(answers.Model, 404))
+async def retrieve_model(model: str, services: Given) -> dict[str, Any]:
+    for served in services.engine.models():
+        if served["id"] == model:
+            return served
+    raise ModelNotFound(f"The model '{model}' does not exist.", param="model")
 
 
 @router.get("/health", openapi_extra=described(answers.Health))

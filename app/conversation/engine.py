@@ -187,7 +187,7 @@ class Engine(Protocol):
         """Drop what workers hold for deleted turns, as far as they can be reached."""
 
     def models(self) -> list[dict[str, Any]]:
-        """Every model that a live worker serves, once, as vLLM describes it."""
+        """Every model that a live worker serves, once, as OpenAI describes one."""
 
     async def ping(self) -> None:
         """Raises EngineUnavailable when no worker can be reached."""

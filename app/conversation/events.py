@@ -64,9 +64,20 @@ class EventAssembler:
             self._logprobs = ()
         return events
 
+    @property
+    def in_a_call(self) -> bool:
+        """Whether a call is being written of which something may be missing."""
+        return isinstance(self._open, CallWriter) and not self._open.whole
+
     def end(self, status: str) -> list[Event]:
-        """Close what is open. status: `completed` or `incomplete`, for the item that was being written."""
+        """Close what is open.
+
+        status: `completed` or `incomplete`, for the item that was being written. A call that is whole is
+        completed in any case.
+        """
         events: list[Event] = []
+        if isinstance(self._open, CallWriter) and self._open.whole:
+            status = "completed"
         if self._open is None and not self.output:
             # An answer of no tokens is still an answer: the history needs its message.
             events += self._begin(output.message())

@@ -43,25 +43,26 @@ def check_calls(before: Iterable[Item], items: Sequence[Item]) -> None:
     """Every call needs its output and every output its call, before the model is asked again.
 
     before: the parent's output. Older calls need no look: its input was checked in its own turn. A call that
-    was cut off in the middle is none. Raises InvalidRequest.
+    was cut off in the middle may have an output, and needs none. Raises InvalidRequest.
     """
-    open_calls = {_key(call): call for call in before if is_call(call)}
+    open_calls = {_key(call): call for call in before if call["type"] in CALLS}
     for position, item in enumerate(items):
-        if is_call(item):
+        if item["type"] in CALLS:
             open_calls[_key(item)] = item
         elif (kind := _CALL_OF.get(item["type"])) and not open_calls.pop((kind, item["call_id"]), None):
             raise InvalidRequest(
                 f"No tool call found for {item['type']} with call_id '{item['call_id']}'.",
                 param=f"input[{position}].call_id",
             )
-    if open_calls:
-        call = next(iter(open_calls.values()))
-        raise InvalidRequest(f"No tool output found for {call['type']} '{call['call_id']}'.", param="input")
+    for call in open_calls.values():
+        if call.get("status") != "incomplete":
+            message = f"No tool output found for {call['type']} '{call['call_id']}'."
+            raise InvalidRequest(message, param="input")
 
 
-def is_call(item: Item) -> bool:
-    """Whether the model called a tool there: not what was left of a call when an answer was cut."""
-    return item["type"] in CALLS and item.get("status") != "incomplete"
+def answered(items: Iterable[Item]) -> frozenset[str]:
+    """Ids of the calls whose outputs are in `items`."""
+    return frozenset(item["call_id"] for item in items if item["type"] in _CALL_OF)
 
 
 def _key(call: Item) -> tuple[str, str]:

@@ -4,6 +4,7 @@ Each is opened by `response.output_item.added` and closed by `.done`, which the 
 come the events that `opened`, `add` and `closed` give, without the numbers that all events carry.
 """
 
+import json
 import secrets
 from typing import Any
 
@@ -96,6 +97,16 @@ class CallWriter:
             return []
         self._text.append(text)
         return [{"type": f"response.{self._event}.delta", "delta": text}]
+
+    @property
+    def whole(self) -> bool:
+        """Whether it can be told that nothing of the call is missing: that its arguments are an object."""
+        if self._place != "arguments":
+            return False
+        try:
+            return isinstance(json.loads("".join(self._text)), dict)
+        except json.JSONDecodeError:
+            return False
 
     def closed(self) -> list[Event]:
         self.item[self._place] = "".join(self._text)

@@ -84,6 +84,9 @@ class RunningTurn:
                     for event in assembler.add(delta):
                         yield event
             if self._request.generate:
+                if assembler.in_a_call and self._is_at_limit():
+                    # vLLM says `tool_calls` of an answer that called a tool, however it ended.
+                    finish_reason = "length"
                 ending = body.ending(finish_reason)
                 for event in assembler.end(ending["status"]):
                     yield event
@@ -100,6 +103,10 @@ class RunningTurn:
         finally:
             await self.aclose()
         yield assembler.final()
+
+    def _is_at_limit(self) -> bool:
+        limit = self._request.options.max_output_tokens
+        return limit is not None and self.answer.usage.output_tokens >= limit
 
     def _diagnosis(self) -> dict[str, Any]:
         compared = self._asked.compared

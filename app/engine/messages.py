@@ -8,27 +8,35 @@ the same conversation.
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from app.conversation.inputs import CALLS, is_call
+from app.conversation.inputs import CALLS, answered
 from app.conversation.records import Item, Segment
 from app.engine.tools import custom_arguments
 
 Message = dict[str, Any]
 
 
-def whole(instructions: str | None, history: Iterable[Segment], new_input: Sequence[Item]) -> list[Message]:
+def whole(instructions: str | None, history: Sequence[Segment], new_input: Sequence[Item]) -> list[Message]:
     """The messages of a whole conversation; `instructions` are its first, as a system message."""
     messages: list[Message] = [{"role": "system", "content": instructions}] if instructions else []
-    for segment in history:
-        messages += _messages(segment.input_items) + _messages(segment.output_items)
+    following = [*(segment.input_items for segment in history[1:]), new_input]
+    for segment, then in zip(history, following, strict=bool(history)):
+        messages += _messages(segment.input_items) + _messages(segment.output_items, then)
     return messages + _messages(new_input)
 
 
 def margin(parent_output: Sequence[Item], new_input: Sequence[Item]) -> list[Message]:
     """The messages that a turn adds to its parent's prompt."""
-    return _messages(parent_output) + _messages(new_input)
+    return _messages(parent_output, new_input) + _messages(new_input)
 
 
-def _messages(items: Sequence[Item]) -> list[Message]:
+def have_images(messages: Iterable[Message]) -> bool:
+    parts = (m["content"] for m in messages if isinstance(m["content"], list))
+    return any(part["type"] == "image_url" for content in parts for part in content)
+
+
+def _messages(items: Sequence[Item], then: Sequence[Item] = ()) -> list[Message]:
+    """then: the items after these. A call that was cut off is one only where it has an output."""
+    outputs = answered((*items, *then))
     messages: list[Message] = []
     assistant: Message | None = None
     for item in items:
@@ -41,7 +49,7 @@ def _messages(items: Sequence[Item]) -> list[Message]:
         elif kind == "message" and item["role"] != "assistant":
             messages.append({"role": item["role"], "content": _content(item["content"])})
             assistant = None
-        elif kind not in CALLS or is_call(item):
+        elif kind not in CALLS or item.get("status") != "incomplete" or item["call_id"] in outputs:
             # One assistant message per step of the model: reasoning, then text, then calls.
             if assistant is None or _follows(assistant, kind):
                 assistant = {"role": "assistant", "content": ""}

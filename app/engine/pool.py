@@ -70,7 +70,8 @@ class WorkerPool:
     def models(self) -> list[dict[str, Any]]:
         """See conversation.engine.Engine."""
         found = {m["id"]: m for w in reversed(self.workers) if w.alive for m in w.models}
-        return list(found.values())
+        # vLLM says more, such as where on its disk the model lies.
+        return [{name: m[name] for name in ("id", "object", "created", "owned_by")} for m in found.values()]
 
     async def _keep_watch(self) -> None:
         while True:

@@ -119,3 +119,15 @@ def test_a_failure_says_why_and_nothing_is_completed() -> None:
     assert final["type"] == "response.failed"
     assert final["response"]["error"] == {"code": "server_error", "message": "vLLM broke off"}
     assert final["response"]["completed_at"] is None
+
+
+def test_a_call_that_was_cut_off_is_incomplete_and_a_whole_one_is_not() -> None:
+    cut, whole = (
+        play([call(0, arguments, "f")], finish_reason="length")[1] for arguments in ('{"a": "b', '{"a": "b"}')
+    )
+    assert [cut.output[0]["status"], whole.output[0]["status"]] == ["incomplete", "completed"]
+    custom = Delta(tool_calls=(ToolCallDelta(0, "c", "sh", "ls", custom=True),))
+    assert [play([custom], reason)[1].output[0].get("status") for reason in ("stop", "length")] == [
+        None,
+        "incomplete",
+    ]

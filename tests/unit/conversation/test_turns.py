@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from app.conversation.engine import Delta, Generation, Margin, NoPlugin, Outcome, PrefixMissed, Usage, Whole
+from app.conversation.engine import (
+    Delta,
+    Generation,
+    Margin,
+    NoPlugin,
+    Outcome,
+    PrefixMissed,
+    ToolCallDelta,
+    Usage,
+    Whole,
+)
 from app.conversation.options import Options
 from app.conversation.output import Event
 from app.conversation.plan import Caching, TurnRequest
@@ -40,8 +50,13 @@ class ScriptedAnswer:
     seed: bytes | None
     breaks_off: bool
     usage: Usage = field(default_factory=Usage)
+    script: tuple[Delta, ...] = ()
 
     async def deltas(self) -> AsyncIterator[Delta]:
+        for delta in self.script:
+            yield delta
+        if self.script:
+            return
         yield Delta(text=self.text)
         if self.breaks_off:
             raise EngineError("vLLM broke off")
@@ -71,6 +86,8 @@ class ScriptedWorker:
     room: int = 100
     """Items that a prompt may have."""
     checkpoint: Checkpoint = CHECKPOINT
+    deltas: tuple[Delta, ...] = ()
+    usage: Usage = field(default_factory=Usage)
 
     @asynccontextmanager
     async def answer(self, generation: Generation, prompt: Margin | Whole) -> AsyncIterator[ScriptedAnswer]:
@@ -88,7 +105,7 @@ class ScriptedWorker:
         try:
             kept = self.checkpoint if prompt.keep_s is not None else None
             seed = b"%d" % len(self.prompts) if kept and generation.keep_ids else None
-            yield ScriptedAnswer(path, reason, "hi", kept, seed, self.breaks_off)
+            yield ScriptedAnswer(path, reason, "hi", kept, seed, self.breaks_off, self.usage, self.deltas)
         finally:
             self.running -= 1
 
@@ -393,3 +410,29 @@ async def test_a_call_without_its_output_is_refused_and_its_parent_goes_on(chat:
     asked = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}", "status": "completed"}
     with pytest.raises(InvalidRequest, match="No tool output found"):
         await chat.turns.start(request(input=(asked,)), DEFAULT_TENANT)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "tokens", "ended"),
+    [
+        ('{"a": "b', 9, "incomplete"),
+        ('{"a": "b', 8, "completed"),  # the model's own fault: there was room for more
+        ('{"a": "b"}', 9, "completed"),
+    ],
+)
+async def test_an_answer_cut_in_a_call_is_incomplete_whatever_vllm_calls_it(
+    chat: Chat, arguments: str, tokens: int, ended: str
+) -> None:
+    chat.worker.deltas = (
+        Delta(tool_calls=(ToolCallDelta(0, "c", "f", arguments),)),
+        Delta(finish_reason="tool_calls"),
+    )
+    chat.worker.usage = Usage(output_tokens=tokens)
+    response = await chat.response(request(options=Options(max_output_tokens=9)))
+    assert (response["status"], response["output"][0]["status"]) == (ended, ended)
+    if ended == "incomplete":
+        assert response["incomplete_details"] == {"reason": "max_output_tokens"}
+        chat.worker.deltas = ()
+        output = {"type": "function_call_output", "call_id": "c", "output": []}
+        for answer in (request().input, (output,)):
+            assert caching(await chat.response(request(response["id"], input=answer))) == ("hit", None)

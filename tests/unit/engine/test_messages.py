@@ -91,9 +91,19 @@ def test_an_image_stays_one_and_is_seen_where_it_was() -> None:
 
 def test_a_call_that_was_cut_off_is_none() -> None:
     cut = {**call("1"), "arguments": '{"a', "status": "incomplete"}
-    assert messages.margin([said("hi"), cut], [user("go on")]) == messages.margin(
-        [said("hi")], [user("go on")]
-    )
+    uncut = messages.margin([said("hi")], [user("go on")])
+    assert messages.margin([said("hi"), cut], [user("go on")]) == uncut
+    history = [Segment((user("q"),), (said("hi"), cut)), Segment((user("go on"),), ())]
+    assert messages.whole(None, history, []) == [*messages.margin([], [user("q")]), *uncut]
+
+
+def test_a_call_that_was_cut_off_and_answered_all_the_same_is_one() -> None:
+    cut = {**call("1"), "status": "incomplete"}
+    both = messages.margin([call("1")], [result("1")])
+    assert messages.margin([cut], [result("1")]) == both
+    assert messages.margin([], [cut, result("1")]) == both
+    history = [Segment((), (cut,)), Segment((result("1"),), ())]
+    assert messages.whole(None, history, []) == both
 
 
 def test_a_custom_call_is_a_function_of_one_string() -> None:

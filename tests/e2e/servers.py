@@ -1,4 +1,4 @@
-"""Session fixtures of the end-to-end tests: one model, one vLLM server, one service."""
+"""Session fixtures of all tests on real vLLM: one model, one vLLM server, one service."""
 
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
