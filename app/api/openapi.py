@@ -63,7 +63,7 @@ _STREAM = {
 """Of sequential media types, 3.1 says nothing; that `schema` is each event's is how tools read it."""
 
 _TURN_HEADERS = {
-    PATH_HEADER: {"description": "What the turn did with its prefix.", "schema": {"enum": get_args(Path)}},
+    PATH_HEADER: {"description": "What the turn did with its prefix.", "schema": {"enum": [*get_args(Path)]}},
     REASON_HEADER: {"description": "Why it was not a hit.", "schema": {"type": "string"}},
 }
 

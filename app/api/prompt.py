@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from app.api.items import InputItem, as_item
-from app.api.strict import Strict, unsupported
+from app.api.strict import Absent, Grammar, Strict, unsupported
 from app.api.tools import AnyTool, ToolChoice, check_tools
 from app.conversation.options import Options
 from app.conversation.records import Item, ResponseId
@@ -26,7 +26,7 @@ class JsonObject(Strict):
 class JsonSchema(Strict):
     type: Literal["json_schema"]
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+    schema_: Annotated[Grammar, Field(alias="schema")]
     description: str | None = None
     strict: bool | None = None
 
@@ -66,6 +66,7 @@ class Prompt(Strict):
     input: Annotated[_Items, BeforeValidator(_one_message, json_schema_input_type=str | _Items)]
     instructions: str | None = None
     previous_response_id: str | None = None
+    conversation: Absent = None
     tools: list[AnyTool] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = True

@@ -10,7 +10,7 @@ from app.api.items import Ttl
 from app.api.prompt import Prompt, ReasoningConfig
 from app.api.refusals import refusal
 from app.api.sampling import VllmFields
-from app.api.strict import Strict, unsupported
+from app.api.strict import Absent, Strict, unsupported
 from app.conversation.plan import Caching, TurnRequest
 from app.conversation.records import ResponseId
 from app.errors import InvalidRequest
@@ -73,6 +73,9 @@ class CreateResponse(Prompt, VllmFields):
     store: bool | None = True
     stream: bool | None = False
     stream_options: StreamOptions | None = None
+    context_management: Absent = None
+    moderation: Absent = None
+    prompt: Absent = None
     background: Annotated[bool | None, AfterValidator(_not_yet)] = None
     include: list[ResponseIncludable] | None = None
     metadata: Metadata | None = None

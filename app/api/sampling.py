@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from app.api.strict import Strict
+from app.api.strict import Grammar, Strict
 
 _INT64 = 1 << 63
 _Whole = Annotated[int, Field(ge=0, lt=_INT64)]
@@ -34,7 +34,7 @@ class VllmFields(Strict):
     thinking_token_budget: _Whole | None = None
     priority: Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
-    structured_outputs: dict[str, Any] | None = None
+    structured_outputs: Grammar | None = None
 
     def extras(self) -> dict[str, Any]:
         return self.model_dump(include=set(VllmFields.model_fields), exclude_none=True)

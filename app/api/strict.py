@@ -1,8 +1,8 @@
 """What all parts of a request have in common."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 from pydantic_core import PydanticCustomError
 
 UNSUPPORTED = "unsupported"
@@ -23,6 +23,28 @@ class Direct(Strict):
 
 def unsupported(message: str, **values: Any) -> PydanticCustomError:
     return PydanticCustomError(UNSUPPORTED, message, values)
+
+
+def _absent(value: Any) -> None:
+    if value is not None:
+        raise unsupported("This parameter is not supported; null is")
+
+
+Absent = Annotated[None, BeforeValidator(_absent)]
+"""What OpenAI has and this server has not, where null asks for nothing."""
+
+
+def _fits(value: Any) -> Any:
+    """Raises where a number is too large for what vLLM's processes tell each other."""
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+        raise PydanticCustomError("too_large", "Integers of more than 64 bits are not supported")
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _fits(part)
+    return value
+
+
+Grammar = Annotated[dict[str, Any], AfterValidator(_fits)]
+"""JSON that tells vLLM what an answer is to look like."""
 
 
 def refusing(kinds: frozenset[str], what: str) -> BeforeValidator:

@@ -75,7 +75,6 @@ def test_the_field_that_a_grammar_is_made_of(options: Options, field: str | None
         (400, {"message": "maximum context length is 5"}, ContextLengthExceeded, "input"),
         (400, {"message": "bad", "param": "max_completion_tokens"}, InvalidRequest, "max_output_tokens"),
         (400, {"message": "bad", "param": "stop"}, InvalidRequest, "stop"),
-        (400, {"message": "m is not a multimodal model"}, InvalidRequest, "input"),
         (400, {"message": "Grammar error: no"}, InvalidRequest, "tools"),
         (422, {}, InvalidRequest, None),
         (500, {"message": "boom"}, EngineError, None),
@@ -87,3 +86,22 @@ def test_vllms_refusals_in_our_words(
     refusal = refused(status, error, "tools")
     assert (type(refusal), refusal.param) == (kind, param)
     assert "max_completion_tokens" not in refusal.message
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "kind", "param"),
+    [
+        (400, {"message": "m is not a multimodal model"}, InvalidRequest, "input"),
+        (400, {"message": "bad", "param": "stop"}, InvalidRequest, "stop"),
+        (422, {"message": "HTTP 404 error", "param": "image_url"}, InvalidRequest, "input"),
+        (500, {"message": "Cannot connect to host"}, InvalidRequest, "input"),
+        (501, {"message": "Only base64 data URLs"}, InvalidRequest, "input"),
+        (500, {"message": "EngineCore encountered an issue. See stack trace"}, EngineError, None),
+        (503, {"message": "full"}, EngineError, None),
+    ],
+)
+def test_what_vllm_says_of_images(
+    status: int, error: dict[str, Any], kind: type[MarginaliaError], param: str | None
+) -> None:
+    refusal = refused(status, error, images=True)
+    assert (type(refusal), refusal.param) == (kind, param)
