@@ -58,6 +58,10 @@ class InvalidEncryptedContent(InvalidRequest):
     code = "invalid_encrypted_content"
 
 
+class UnsupportedContentType(InvalidRequest):
+    code = "unsupported_content_type"
+
+
 class RequestTooLarge(InvalidRequest):
     status = 413
     code = "request_too_large"

@@ -18,7 +18,8 @@ CREATE, COUNT = "/v1/responses", "/v1/responses/input_tokens"
 
 @pytest.fixture(scope="module")
 def http(service_url: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=service_url, timeout=120) as client:
+    json_by_its_own_account = {"content-type": "application/json"}
+    with httpx.Client(base_url=service_url, timeout=120, headers=json_by_its_own_account) as client:
         yield client
 
 
@@ -157,10 +158,17 @@ def test_the_last_of_two_fields_of_a_name_counts(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["text/plain", "multipart/form-data", "application/x-www-form-urlencoded", "x"]
+    "kind", ["text/plain", "multipart/form-data", "application/x-www-form-urlencoded", "x", ""]
 )
-def test_a_body_is_json_whatever_it_says_of_itself(http: httpx.Client, kind: str) -> None:
-    assert http.post(COUNT, content=b'{"input": "x"}', headers={"content-type": kind}).status_code == 200
+def test_a_body_that_does_not_call_itself_json_is_refused(http: httpx.Client, kind: str) -> None:
+    answer = http.post(COUNT, content=b'{"input": "x"}', headers={"content-type": kind})
+    contract.check_error(answer.json())
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unsupported_content_type")
+
+
+def test_a_content_type_may_have_parameters(http: httpx.Client) -> None:
+    kind = {"content-type": "Application/JSON; charset=utf-8"}
+    assert http.post(COUNT, content=b'{"input": "x"}', headers=kind).status_code == 200
 
 
 def test_a_body_that_is_too_large_is_not_read(http: httpx.Client) -> None:
