@@ -10,6 +10,7 @@ import msgspec
 from app.conversation.engine import Generation, Margin, NoPlugin, PrefixMissed, Whole
 from app.engine.answer import ChatAnswer
 from app.engine.bodies import prefix_body, stock_body, tokenize_body
+from app.engine.messages import Message, have_images
 from app.engine.refusals import refused
 from app.errors import ContextLengthExceeded, EngineUnavailable
 from app.prefix.wire import MISS_CODES, PROTOCOL, SECRET_HEADER, PluginInfo
@@ -97,7 +98,8 @@ class VllmWorker:
             http = await self._send(request)
             try:
                 if http.status_code != 200:
-                    self._raise(http.status_code, await http.aread(), with_prefix=with_prefix)
+                    sent = body.messages if with_prefix else body["messages"]
+                    self._raise(http.status_code, await http.aread(), sent, with_prefix=with_prefix)
                 yield http
             finally:
                 await http.aclose()
@@ -118,7 +120,7 @@ class VllmWorker:
             self.alive = False
             raise EngineUnavailable(f"The vLLM server cannot be reached ({type(exc).__name__}).") from exc
 
-    def _raise(self, status: int, content: bytes, *, with_prefix: bool) -> None:
+    def _raise(self, status: int, content: bytes, sent: list[Message], *, with_prefix: bool) -> None:
         error = _error(content)
         code = error.get("code")
         if status == 409 and code in MISS_CODES:
@@ -127,7 +129,7 @@ class VllmWorker:
             # 404 may also be an unknown model: vLLM's own route will say so.
             self._refusal = "no_plugin" if status == 404 else "plugin_refused_secret"
             raise NoPlugin(self._refusal)
-        raise refused(status, error)
+        raise refused(status, error, images=have_images(sent))
 
 
 def _refusal(info: httpx.Response) -> str | None:

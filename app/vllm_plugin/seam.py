@@ -70,8 +70,11 @@ class _ObservedEngine:
             yield output
 
 
-def continuing_chat(serving: Any, render_ids: RenderIds, observed: Observed) -> Any:
-    """A copy of vLLM's chat serving for one request, whose prompt `render_ids` makes."""
+def continuing_chat(serving: Any, render_ids: RenderIds, observed: Observed, *, sent: bool = True) -> Any:
+    """A copy of vLLM's chat serving for one request, whose prompt `render_ids` makes.
+
+    sent: whether the engine gets the prompt. An image that vLLM believes to be there is not sent again.
+    """
     stock = serving.online_renderer.renderer
     renderer = copy.copy(stock)
 
@@ -81,6 +84,8 @@ def continuing_chat(serving: Any, render_ids: RenderIds, observed: Observed) -> 
         # The stock method on the copy, which finds its prompt tokenized: the limits on its length, the cache
         # salt and what else a version adds are its own.
         limits = tok_params or stock.default_chat_tok_params
+        if not sent and "skip_mm_cache" in rest:
+            rest["skip_mm_cache"] = True
 
         async def render_text(messages: list[Any], params: Any) -> tuple[Any, Prompt]:
             conversation, prompt = await stock.render_messages_async(messages, params)

@@ -96,11 +96,11 @@ class PrefixService:
         """The prompt that a turn would send to the engine. Raises PrefixMiss."""
         chat, turn = self._prepare(request)
         with turn.pinned():
-            result = await self._continuing(turn).render_chat_request(chat)
+            result = await self._continuing(turn, sent=False).render_chat_request(chat)
         if isinstance(result, ErrorResponse):
             return result
         ids = result[1][0]["prompt_token_ids"]
-        return turn.render_answer(ids if with_ids else None)
+        return turn.render_answer(len(ids), ids if with_ids else None)
 
     async def chat(
         self, request: PrefixChatRequest, raw_request: Any
@@ -139,7 +139,7 @@ class PrefixService:
         """Whether a turn that was answered has other token ids than vLLM's own full render."""
         again = turn.again()
         with again.pinned():
-            ours = await self._continuing(again).render_chat_request(again.chat)
+            ours = await self._continuing(again, sent=False).render_chat_request(again.chat)
             stock = await self._serving.render_chat_request(
                 again.chat.model_copy(update={"messages": again.messages()})
             )
@@ -184,10 +184,10 @@ class PrefixService:
             return harmony_seam.harmony_encoder()
         return BoundaryTokenizer(self._serving.renderer.tokenizer)
 
-    def _continuing(self, turn: Turn) -> Any:
+    def _continuing(self, turn: Turn, *, sent: bool = True) -> Any:
         if isinstance(turn, HarmonyTurn):
             return harmony_seam.continuing_harmony_chat(self._serving, turn.render_harmony, turn.observed)
-        return seam.continuing_chat(self._serving, turn.render_ids, turn.observed)
+        return seam.continuing_chat(self._serving, turn.render_ids, turn.observed, sent=sent)
 
     def drop(self, ref: str) -> bool:
         """Forget a reference; False when it is unknown. Raises ValueError when it is no reference."""

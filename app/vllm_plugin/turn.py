@@ -138,8 +138,9 @@ class Turn:
         """A prompt whose ids vLLM made itself: nothing of it is known, and nothing kept."""
         if self.base is not None and not self._found:
             raise PrefixMiss("not_continuable", "this conversation has no rendered text to prove")
-        self.reason = "not_continuable"
         self._account(np.asarray(prompt["prompt_token_ids"], dtype=np.int32))
+        # Where it was to be a reseed as well: no ids were used.
+        self.path, self.reason = "full", "not_continuable"
         return prompt
 
     def _find_ancestor(self) -> None:
@@ -255,9 +256,10 @@ class Turn:
         headers = {PATH_HEADER: self.path}
         return {**headers, REASON_HEADER: self.reason} if self.reason else headers
 
-    def render_answer(self, ids: list[int] | None) -> RenderAnswer:
+    def render_answer(self, tokens: int, ids: list[int] | None) -> RenderAnswer:
+        """tokens: of the prompt as the engine would get it, those of its images included."""
         return RenderAnswer(
-            tokens=self.tokens, hash=self._hash, path=self.path, reused_tokens=self.reused_tokens, ids=ids
+            tokens=tokens, hash=self._hash, path=self.path, reused_tokens=self.reused_tokens, ids=ids
         )
 
     async def receipt(self, worker: Worker) -> Receipt:
