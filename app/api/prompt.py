@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field
 
 from app.api.items import InputItem, as_item
 from app.api.strict import Absent, Grammar, Strict, unsupported
-from app.api.tools import AnyTool, ToolChoice, check_tools
+from app.api.tools import MAX_TOOLS, AnyTool, ToolChoice, check_tools
 from app.conversation.options import Options
 from app.conversation.records import Item, ResponseId
 
@@ -67,7 +67,7 @@ class Prompt(Strict):
     instructions: str | None = None
     previous_response_id: str | None = None
     conversation: Absent = None
-    tools: list[AnyTool] | None = None
+    tools: Annotated[list[AnyTool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = True
     text: TextConfig | None = None

@@ -10,7 +10,7 @@ from app.api.items import Ttl
 from app.api.prompt import Prompt, ReasoningConfig
 from app.api.refusals import refusal
 from app.api.sampling import VllmFields
-from app.api.strict import Absent, Strict, unsupported
+from app.api.strict import Absent, Grammar, Strict, unsupported
 from app.conversation.plan import Caching, TurnRequest
 from app.conversation.records import ResponseId
 from app.errors import InvalidRequest
@@ -156,15 +156,18 @@ class CreateResponse(Prompt, VllmFields):
 
 
 class CountInputTokens(Prompt):
+    chat_template_kwargs: Grammar | None = None
+
     def turn(self) -> TurnRequest:
         """Raises InvalidRequest."""
+        extras = {"chat_template_kwargs": self.chat_template_kwargs} if self.chat_template_kwargs else {}
         return TurnRequest(
             model=self.model,
             input=self.items(),
             previous_response_id=self.parent_id(),
             store=False,
             caching=Caching(enabled=True, ttl_s=0),
-            options=self.options(),
+            options=self.options(extras=extras),
             echo={},
             truncate=self.truncation == "auto",
         )

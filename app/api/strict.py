@@ -1,5 +1,6 @@
 """What all parts of a request have in common."""
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
@@ -35,7 +36,9 @@ Absent = Annotated[None, BeforeValidator(_absent)]
 
 
 def _fits(value: Any) -> Any:
-    """Raises where a number is too large for what vLLM's processes tell each other."""
+    """Raises where a number is too large for what vLLM's processes tell each other, or for JSON."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise PydanticCustomError("not_finite", "Numbers have to be finite")
     if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
         raise PydanticCustomError("too_large", "Integers of more than 64 bits are not supported")
     for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
@@ -44,7 +47,7 @@ def _fits(value: Any) -> Any:
 
 
 Grammar = Annotated[dict[str, Any], AfterValidator(_fits)]
-"""JSON that tells vLLM what an answer is to look like."""
+"""JSON whose fields are the client's."""
 
 
 def refusing(kinds: frozenset[str], what: str) -> BeforeValidator:

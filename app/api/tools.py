@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
-from app.api.strict import Strict, refusing, unsupported
+from app.api.strict import Grammar, Strict, refusing, unsupported
 from app.errors import InvalidRequest
 
 HOSTED = frozenset(
@@ -31,6 +31,9 @@ HOSTED = frozenset(
 )
 """OpenAI's tools that run on its side, or need what does."""
 
+MAX_TOOLS = 1024
+"""vLLM makes one grammar of all; of some thousands it does so for a minute."""
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
@@ -45,7 +48,7 @@ class Tool(Strict):
 
 class FunctionTool(Tool):
     type: Literal["function"]
-    parameters: dict[str, Any] | None = None
+    parameters: Grammar | None = None
     strict: Annotated[
         bool, BeforeValidator(lambda v: True if v is None else v, json_schema_input_type=bool | None)
     ] = True
@@ -116,18 +119,19 @@ ToolChoice = Annotated[
 
 def check_tools(tools: Sequence[FunctionTool | CustomTool], choice: Any) -> None:
     """Raises InvalidRequest where tools share a name, or `tool_choice` needs one that is not there."""
-    names = [tool.name for tool in tools]
-    for position, name in enumerate(names):
-        if name in names[:position]:
+    names = set[str]()
+    for position, tool in enumerate(tools):
+        if tool.name in names:
             param = f"tools[{position}].name"
-            raise InvalidRequest(f"Invalid '{param}': two tools are named '{name}'.", param=param)
+            raise InvalidRequest(f"Invalid '{param}': two tools are named '{tool.name}'.", param=param)
+        names.add(tool.name)
     if choice == "required" and not tools:
         raise InvalidRequest("tool_choice is 'required', but there are no tools.", param="tool_choice")
     named = choice.tools if isinstance(choice, AllowedTools) else [choice]
     known = {(tool.type, tool.name) for tool in tools}
-    for tool in named:
-        if isinstance(tool, NamedTool) and (tool.type, tool.name) not in known:
+    for choice in named:
+        if isinstance(choice, NamedTool) and (choice.type, choice.name) not in known:
             raise InvalidRequest(
-                f"tool_choice names the {tool.type} tool '{tool.name}', which is not in tools.",
+                f"tool_choice names the {choice.type} tool '{choice.name}', which is not in tools.",
                 param="tool_choice",
             )

@@ -3,6 +3,12 @@
 The variants and what they mean are OpenAI's (the SDK's `PromptCacheDiagnostics`, and the guide "Prompt cache
 diagnostics"): a miss is a difference that kept the compared prompt from being used again, its counts are of
 that prompt's tokens, and `unavailable` claims nothing.
+
+The counts are exact; the reason is the likeliest, since nothing tells which fields the template printed. Tools
+and instructions surely are: changed tools are the reason, and changed instructions are changed input. Effort,
+format and verbosity are printed, if at all, about where the instructions are: changed, they are the reason of a
+difference that begins no later, by an estimate. Where a template prints none of them and the input differs as
+early as that, the reason is wrong.
 """
 
 import json
@@ -13,7 +19,12 @@ from app.conversation.engine import Usage
 from app.prefix.wire import Common
 
 _BLOCK_TOKENS = 128
-"""vLLM caches whole blocks, of 16 tokens by default and 128 on a CPU: up to one of them is computed again."""
+"""vLLM caches whole blocks, of 16 tokens by default and 128 on a CPU: up to one of them is computed again.
+No worker says which, but what was cached is whole blocks: 992 tokens are none of 128."""
+_PREAMBLE_TOKENS = 256
+"""What a template may print by itself before the input."""
+_BYTES_PER_TOKEN = 3
+"""Of instructions and tools, at the least that is usual."""
 
 
 def diagnose(
@@ -32,14 +43,16 @@ def diagnose(
         tokens = compared["usage"]["input_tokens"]
         return _miss("model_changed", tokens, None) if other_model else {"type": "unavailable"}
     agrees = common.tokens >= common.reusable
-    if agrees and usage.cached_tokens and common.reusable - usage.cached_tokens < _BLOCK_TOKENS:
+    cached = usage.cached_tokens
+    # The largest power of two that divides it; a block is one, and no larger.
+    if agrees and common.reusable - cached < min(_BLOCK_TOKENS, cached & -cached):
         return {"type": "cache_hit"}
     if other_model:
         return _miss("model_changed", common.reusable, common.reusable)
     if agrees:
         # Too short for the cache, or the engine let go of it. No reason in the SDK's list says that.
         return {"type": "unavailable"}
-    return _miss(_reason(compared, body), common.reusable - common.tokens, common.reusable)
+    return _miss(_reason(compared, body, common.tokens), common.reusable - common.tokens, common.reusable)
 
 
 def _miss(reason: str, missed: int, reusable: int | None) -> dict[str, Any]:
@@ -51,11 +64,23 @@ def _miss(reason: str, missed: int, reusable: int | None) -> dict[str, Any]:
     }
 
 
-def _reason(compared: dict[str, Any], body: dict[str, Any]) -> str:
-    """The first that differs of what prompts are made of, else the input."""
-    # As JSON, because a template prints keys in their order.
-    changed = (r for r, part in _PARTS.items() if json.dumps(part(compared)) != json.dumps(part(body)))
-    return next(changed, "input_changed")
+def _reason(compared: dict[str, Any], body: dict[str, Any], at: int) -> str:
+    """at: how many ids of the two prompts are the same. See the module."""
+
+    def changed(part: Callable[[dict[str, Any]], Any]) -> bool:
+        return _json(part(compared)) != _json(part(body))
+
+    if changed(_offered_tools):
+        return "tools_changed"
+    system = len(_json((body["instructions"], body["tools"])).encode()) // _BYTES_PER_TOKEN
+    if changed(lambda body: body["instructions"]) or at > _PREAMBLE_TOKENS + system:
+        return "input_changed"
+    return next((reason for reason, part in _SETTINGS.items() if changed(part)), "input_changed")
+
+
+def _json(part: Any) -> str:
+    """For a comparison, because a template prints keys in their order."""
+    return json.dumps(part, ensure_ascii=False)
 
 
 def _offered_tools(body: dict[str, Any]) -> Any:
@@ -64,11 +89,10 @@ def _offered_tools(body: dict[str, Any]) -> Any:
     return body.get("tools"), allowed
 
 
-_PARTS: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "tools_changed": _offered_tools,
+_SETTINGS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "reasoning_effort_changed": lambda body: (body.get("reasoning") or {}).get("effort"),
     "text_format_changed": lambda body: (body.get("text") or {}).get("format"),
     "verbosity_changed": lambda body: (body.get("text") or {}).get("verbosity"),
 }
-"""What chat templates print besides the input, what most of them print first. Neither `prompt_cache_key` nor
-`service_tier` is among them: they reach no prompt, and a KV cache here is a tenant's, whatever the key."""
+"""What chat templates may print besides. Neither `prompt_cache_key` nor `service_tier` is among them: they
+reach no prompt, and a KV cache here is a tenant's, whatever the key."""

@@ -155,7 +155,8 @@ class Worker(Protocol):
     def prefix_refusal(self) -> str | None:
         """Why references cannot be used there (`no_plugin`, …); None when they can."""
 
-    def context_length(self, model: str) -> int:
+    @property
+    def context_length(self) -> int:
         """How many tokens a prompt and its answer may have together."""
 
     async def count(self, generation: Generation, prompt: Margin | Whole) -> int:

@@ -11,6 +11,7 @@ from app.conversation import output
 from app.conversation.engine import Delta, ToolCallDelta
 from app.conversation.output import CallWriter, Event, TextWriter
 from app.conversation.records import Item
+from app.errors import EngineError
 
 
 class EventAssembler:
@@ -34,7 +35,9 @@ class EventAssembler:
         self._open: TextWriter | CallWriter | None = None
         self._text: TextWriter | None = None
         self._reasoning: TextWriter | None = None
+        self._held = ""
         self._logprobs: tuple[dict[str, Any], ...] = ()
+        self._calls: set[int] = set()
         self.output: list[Item] = []
 
     def start(self) -> list[Event]:
@@ -44,6 +47,7 @@ class EventAssembler:
         ]
 
     def add(self, delta: Delta) -> list[Event]:
+        """Raises EngineError where vLLM goes back to a call that it had left."""
         events: list[Event] = []
         # Tokens may come before the text that they are part of.
         self._logprobs += delta.logprobs
@@ -52,22 +56,19 @@ class EventAssembler:
                 self._reasoning = output.reasoning(summarise=self._summarise)
                 events += self._begin(self._reasoning)
             events += self._within(self._reasoning.add(delta.reasoning))
-            self._logprobs = ()
+            if not delta.text:
+                self._logprobs = ()
         if delta.text:
-            if self._text is None or self._open is not self._text:
-                self._text = output.message()
-                events += self._begin(self._text)
-            events += self._within(self._text.add(delta.text, self._logprobs))
-            self._logprobs = ()
+            self._held += delta.text
+            events += self._write_text(between_calls=False)
         for call in delta.tool_calls:
             events += self._write_call(call)
-            self._logprobs = ()
         return events
 
     @property
     def in_a_call(self) -> bool:
         """Whether a call is being written of which something may be missing."""
-        return isinstance(self._open, CallWriter) and not self._open.whole
+        return isinstance(self._open, CallWriter) and not self._open.custom and not self._open.whole
 
     def end(self, status: str) -> list[Event]:
         """Close what is open.
@@ -75,7 +76,7 @@ class EventAssembler:
         status: `completed` or `incomplete`, for the item that was being written. A call that is whole is
         completed in any case.
         """
-        events: list[Event] = []
+        events = self._write_text(between_calls=True)
         if isinstance(self._open, CallWriter) and self._open.whole:
             status = "completed"
         if self._open is None and not self.output:
@@ -95,11 +96,40 @@ class EventAssembler:
         self._sequence += 1
         return numbered
 
+    def _write_text(self, *, between_calls: bool) -> list[Event]:
+        """Write the text that is held, if this is its place.
+
+        vLLM's parsers give text that follows a call together with the rest of that call, or before it: until
+        the call is whole, or the next begins, it waits. Of white space between calls nothing is made.
+        """
+        if isinstance(self._open, CallWriter):
+            if not self._held.strip():
+                self._held = "" if between_calls else self._held
+                return []
+            if not between_calls and not self._open.whole:
+                return []
+        if not self._held:
+            return []
+        events: list[Event] = []
+        if self._text is None or self._open is not self._text:
+            self._text = output.message()
+            events = self._begin(self._text)
+        events += self._within(self._text.add(self._held, self._logprobs))
+        self._held, self._logprobs = "", ()
+        return events
+
     def _write_call(self, call: ToolCallDelta) -> list[Event]:
         writer, events = self._open, []
         if not isinstance(writer, CallWriter) or writer.index != call.index:
+            if call.index in self._calls:
+                if call.arguments.strip():
+                    raise EngineError("vLLM went back to a tool call that it had left.")
+                return []
+            events = self._write_text(between_calls=True)
             writer = CallWriter(call)
-            events = self._begin(writer)
+            self._calls.add(call.index)
+            events += self._begin(writer)
+        self._logprobs = ()
         return events + self._within(writer.add(call.arguments))
 
     def _begin(self, writer: TextWriter | CallWriter) -> list[Event]:

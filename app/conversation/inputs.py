@@ -48,6 +48,9 @@ def check_calls(before: Iterable[Item], items: Sequence[Item]) -> None:
     open_calls = {_key(call): call for call in before if call["type"] in CALLS}
     for position, item in enumerate(items):
         if item["type"] in CALLS:
+            if _key(item) in open_calls:
+                message = f"Two tool calls with the call_id '{item['call_id']}' wait for their output."
+                raise InvalidRequest(message, param=f"input[{position}].call_id")
             open_calls[_key(item)] = item
         elif (kind := _CALL_OF.get(item["type"])) and not open_calls.pop((kind, item["call_id"]), None):
             raise InvalidRequest(

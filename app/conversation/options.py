@@ -1,6 +1,6 @@
 """What a client asks of one generation."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -24,6 +24,11 @@ class Options:
     """How many alternatives are given beside each token's own log probability; None for none of both."""
     extras: dict[str, Any] = field(default_factory=dict)
     """vLLM's own request fields, under its names."""
+
+    def of_one_token(self) -> "Options":
+        """For a prompt that nothing is to be said to: vLLM samples at least one token."""
+        extras = {name: value for name, value in self.extras.items() if name != "min_tokens"}
+        return replace(self, max_output_tokens=1, extras=extras)
 
     @property
     def offered_tools(self) -> tuple[dict[str, Any], ...]:

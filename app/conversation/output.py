@@ -68,11 +68,21 @@ def _without_bytes(token: dict[str, Any]) -> dict[str, Any]:
     return {"token": token["token"], "logprob": token["logprob"], "top_logprobs": top}
 
 
+def arguments_of(text: str) -> dict[str, Any] | None:
+    """A function's arguments; None where the text is no JSON object that could be read."""
+    try:
+        arguments = json.loads(text)
+    except (ValueError, RecursionError):  # The first also of a number with thousands of digits.
+        return None
+    return arguments if isinstance(arguments, dict) else None
+
+
 class CallWriter:
     """A call of a function, or of a custom tool."""
 
     def __init__(self, call: ToolCallDelta) -> None:
         self.index = call.index
+        self.custom = call.custom
         kind, prefix, self._place = (
             ("custom_tool_call", "ctc", "input") if call.custom else ("function_call", "fc", "arguments")
         )
@@ -101,12 +111,7 @@ class CallWriter:
     @property
     def whole(self) -> bool:
         """Whether it can be told that nothing of the call is missing: that its arguments are an object."""
-        if self._place != "arguments":
-            return False
-        try:
-            return isinstance(json.loads("".join(self._text)), dict)
-        except json.JSONDecodeError:
-            return False
+        return not self.custom and arguments_of("".join(self._text)) is not None
 
     def closed(self) -> list[Event]:
         self.item[self._place] = "".join(self._text)

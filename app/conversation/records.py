@@ -149,7 +149,8 @@ class ResponseStore(Protocol):
         """Of all that was input to a response: the items of the turns before, and its own input. None when
         the response is unknown, another tenant's, or deleted.
 
-        Raises InvalidRequest where no such item has the id `after`; an id of several is the last one's.
+        Of several with the same id, the last alone is listed. Raises InvalidRequest where none has the id
+        `after`.
         """
 
     async def responses(self, tenant: TenantId, paging: Paging) -> ResponsePage:

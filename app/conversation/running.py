@@ -85,7 +85,7 @@ class RunningTurn:
                         yield event
             if self._request.generate:
                 if assembler.in_a_call and self._is_at_limit():
-                    # vLLM says `tool_calls` of an answer that called a tool, however it ended.
+                    # vLLM 0.26 says `tool_calls` of an answer that called a tool, however it ended.
                     finish_reason = "length"
                 ending = body.ending(finish_reason)
                 for event in assembler.end(ending["status"]):

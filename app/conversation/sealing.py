@@ -48,7 +48,7 @@ class Sealer:
         if item["type"] != "reasoning" or item.get("encrypted_content") is not None:
             return item
         parts = item.get("content") or item.get("summary") or ()
-        text = "".join(part["text"] for part in parts)
+        text = "\n".join(part["text"] for part in parts)
         return {**item, "encrypted_content": self.seal(tenant, text)}
 
 

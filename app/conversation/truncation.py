@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from app.conversation.engine import Generation, Whole, Worker
+from app.conversation.inputs import CALLS, answered
 from app.conversation.records import Item, Segment
 from app.errors import ContextLengthExceeded
 
@@ -12,15 +13,15 @@ REASON = "truncated"
 async def fitting(worker: Worker, generation: Generation, prompt: Whole) -> Whole:
     """The prompt with as few of its oldest items left out as will do.
 
-    It is cut before user messages only, so that no tool output loses its call; system and developer messages
-    stay. Where the request names no `max_output_tokens`, an eighth of the context is left for the answer.
-    Nothing of it is kept as a prefix: it is not the conversation's. Raises ContextLengthExceeded where the
-    last user message and what follows do not fit.
+    It is cut before user messages that no call waits across, so that no tool output loses its call; system
+    and developer messages stay. An eighth of the context is left for the answer. Nothing of it is kept as a
+    prefix: it is not the conversation's. Raises ContextLengthExceeded where the last user message and what
+    follows do not fit.
     """
     items = [i for segment in prompt.history for i in (*segment.input_items, *segment.output_items)]
     items += prompt.new_input
-    starts = [n for n, item in enumerate(items) if item["type"] == "message" and item["role"] == "user"]
-    most = worker.context_length(generation.model) - room(worker, generation)
+    starts = _starts(items)
+    most = worker.context_length - worker.context_length // 8
 
     def cut(start: int) -> Whole:
         kept = Segment(tuple(_instructions(items[:start]) + items[start:]), ())
@@ -42,9 +43,17 @@ async def fitting(worker: Worker, generation: Generation, prompt: Whole) -> Whol
     return cut(starts[low])
 
 
-def room(worker: Worker, generation: Generation) -> int:
-    """Tokens that a truncated prompt leaves for its answer."""
-    return generation.options.max_output_tokens or worker.context_length(generation.model) // 8
+def _starts(items: Sequence[Item]) -> list[int]:
+    """Where a conversation could begin as well: at user messages outside of a call and its output."""
+    starts, waiting, outputs = [], set[str](), answered(items)
+    for position, item in enumerate(items):
+        if item["type"] in CALLS and item["call_id"] in outputs:
+            waiting.add(item["call_id"])
+        elif item["type"] in CALLS.values():
+            waiting.discard(item["call_id"])
+        elif not waiting and item["type"] == "message" and item["role"] == "user":
+            starts.append(position)
+    return starts
 
 
 def _instructions(items: Sequence[Item]) -> list[Item]:

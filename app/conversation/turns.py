@@ -23,7 +23,7 @@ from app.conversation.records import Parent, ResponseStore, Segment, TenantId
 from app.conversation.running import Asked, RunningTurn
 from app.conversation.sealing import Sealing
 from app.conversation.seeds import Seeds
-from app.conversation.truncation import fitting, room
+from app.conversation.truncation import fitting
 from app.errors import ContextLengthExceeded, PreviousResponseNotFound
 from app.prefix.wire import Policy
 
@@ -75,7 +75,7 @@ class Turns:
         except ContextLengthExceeded:
             # By reference a prompt is counted as far as it could be answered.
             tokens = await count(await self._whole(asked))
-        if request.truncate and tokens + room(worker, generation) > worker.context_length(generation.model):
+        if request.truncate and tokens >= worker.context_length:
             tokens = await count(await fitting(worker, generation, await self._whole(asked)))
         return tokens
 
@@ -90,8 +90,7 @@ class Turns:
         worker, model = await self._engine.pick(request.model, prefer, request.affinity)
         generation = Generation(
             model=model,
-            # Without an answer there is one token all the same: vLLM samples at least that.
-            options=request.options if request.generate else replace(request.options, max_output_tokens=1),
+            options=request.options if request.generate else request.options.of_one_token(),
             namespace=self._namespace(tenant),
             policy=self._policy,
             keep_ids=self._seeds is not None,

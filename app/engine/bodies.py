@@ -22,7 +22,7 @@ def tokenize_body(generation: Generation, prompt: Margin | Whole) -> dict[str, A
     arguments = body.get("chat_template_kwargs") or {}
     if effort := body.get("reasoning_effort"):
         # As chat completions hand it to the template.
-        arguments = {"reasoning_effort": effort, "enable_thinking": effort != "none", **arguments}
+        arguments = {"enable_thinking": effort != "none", **arguments, "reasoning_effort": effort}
     tools = {"tools": body["tools"]} if "tools" in body else {}
     return {
         "model": body["model"],

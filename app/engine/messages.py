@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from app.conversation.inputs import CALLS, answered
+from app.conversation.output import arguments_of
 from app.conversation.records import Item, Segment
 from app.engine.tools import custom_arguments
 
@@ -76,7 +77,11 @@ def _extend(assistant: Message, kind: str, item: Item) -> None:
         texts = (part.get("text", part.get("refusal", "")) for part in content) if content else ()
         assistant["content"] = content if isinstance(content, str) else "".join(texts)
     else:
-        arguments = item["arguments"] if kind == "function_call" else custom_arguments(item["input"])
+        # What no template could print is nothing, as vLLM has it: else the conversation could not go on.
+        function = kind == "function_call"
+        arguments = item["arguments"] if function else custom_arguments(item["input"])
+        if function and arguments_of(arguments) is None:
+            arguments = "{}"
         call = {"name": item["name"], "arguments": arguments}
         assistant.setdefault("tool_calls", []).append(
             {"id": item["call_id"], "type": "function", "function": call}

@@ -12,6 +12,8 @@ from app.engine.worker import VllmWorker
 from app.errors import EngineUnavailable, ModelNotFound
 
 _REFRESH_S = 5.0
+_SLACK = 4
+"""Turns that a worker may have more than twice the idlest one's before affinity ends."""
 
 
 class WorkerPool:
@@ -49,9 +51,10 @@ class WorkerPool:
             raise ModelNotFound(f"The model '{model}' does not exist.", param="model")
         if affinity is not None and prefer is None:
             # Rendezvous hashing: where a worker comes or goes, the words of the others stay where they are.
-            prefer = max(
-                (w.url for w, _ in able), key=lambda url: sha256(f"{affinity}\0{url}".encode()).digest()
-            )
+            own = max(able, key=lambda pair: sha256(f"{affinity}\0{pair[0].url}".encode()).digest())[0]
+            # One word may stand for all of an application.
+            if own.running <= 2 * min(worker.running for worker, _ in able) + _SLACK:
+                prefer = own.url
         return min(able, key=lambda pair: (pair[0].url != prefer, pair[0].running))
 
     async def ping(self) -> None:

@@ -49,9 +49,11 @@ class VllmWorker:
         except (httpx.HTTPError, ValueError, KeyError):
             self.alive = False
 
-    def context_length(self, model: str) -> int:
+    @property
+    def context_length(self) -> int:
         """See conversation.engine.Worker."""
-        return next(int(m["max_model_len"]) for m in self.models if m["id"] == model)
+        # An adapter has none of its own.
+        return next(int(m["max_model_len"]) for m in self.models if m.get("max_model_len"))
 
     @asynccontextmanager
     async def answer(self, generation: Generation, prompt: Margin | Whole) -> AsyncIterator[ChatAnswer]:
@@ -71,7 +73,7 @@ class VllmWorker:
         if self._refusal is None:
             try:
                 return await self._counted("/prefix/v1/render", generation, prompt)
-            except ContextLengthExceeded:
+            except (ContextLengthExceeded, PrefixMissed):
                 if isinstance(prompt, Margin):
                     raise
         return await self._counted("/tokenize", generation, prompt)

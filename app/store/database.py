@@ -49,7 +49,8 @@ def normalise_url(url: str) -> URL:
 class Database:
     """A pool of connections. Opened lazily: making one does not touch the network."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, command_timeout: float | None = COMMAND_TIMEOUT_SECONDS) -> None:
+        """command_timeout: seconds; None for no limit."""
         self.engine: AsyncEngine = create_async_engine(
             normalise_url(url),
             pool_size=POOL_SIZE,
@@ -58,7 +59,7 @@ class Database:
             json_serializer=_to_json,
             connect_args={
                 "timeout": CONNECT_TIMEOUT_SECONDS,
-                "command_timeout": COMMAND_TIMEOUT_SECONDS,
+                "command_timeout": command_timeout,
                 "server_settings": {"application_name": "marginalia", "jit": "off"},
             },
         )

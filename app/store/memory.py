@@ -102,7 +102,13 @@ class MemoryResponseStore:
             return None
         *before, last = reversed([self._turns[key] for key in self._line((tenant, response_id))])
         items = [item for turn in before for item in (*turn.input_items, *turn.output_items)]
-        listed = [(item_key(item), item) for item in (*items, *last.input_items)]
+        keyed = [(item_key(item), item) for item in (*items, *last.input_items)]
+        last_place = {item_id: place for place, (item_id, _) in enumerate(keyed)}
+        listed = [
+            (item_id, item)
+            for place, (item_id, item) in enumerate(keyed)
+            if item_id is None or last_place[item_id] == place
+        ]
         rows, more = page_of(_from_on(listed, paging), paging)
         return ItemPage(tuple(copy.deepcopy(item) for _, item in rows), more)
 
@@ -150,12 +156,12 @@ class MemoryResponseStore:
 def _from_on(
     oldest_first: Sequence[tuple[str | None, Entry]], paging: Paging
 ) -> Sequence[tuple[str | None, Entry]]:
-    """From the last entry with the id `after` on, that one included."""
+    """From the entry with the id `after` on, that one included."""
     listed = oldest_first if paging.ascending else oldest_first[::-1]
     if paging.after is None:
         return listed
     places = [place for place, (entry_id, _) in enumerate(listed) if entry_id == paging.after]
-    return listed[places[-1] :] if places else ()
+    return listed[places[0] :] if places else ()
 
 
 def _gone(response_id: ResponseId) -> PreviousResponseNotFound:

@@ -46,8 +46,13 @@ async def _run(database: Database, migrate: Callable[[Config], None]) -> None:
         config.attributes["connection"] = connection
         migrate(config)
 
-    async with database.transaction() as connection:
-        await connection.run_sync(under_lock)
+    # To fill a column, or to wait for one who does, may take longer than any request should.
+    patient = Database(database.engine.url.render_as_string(hide_password=False), command_timeout=None)
+    try:
+        async with patient.transaction() as connection:
+            await connection.run_sync(under_lock)
+    finally:
+        await patient.close()
 
 
 def _config() -> Config:

@@ -86,18 +86,21 @@ def items(tenant: TenantId, item_ids: Sequence[str]) -> Select[Any]:
 
 def input_items(tenant: TenantId, response_id: ResponseId, paging: Paging) -> Select[Any]:
     """One row, none where the response is not live: `page`, items from the one with the id `after` on, that
-    one and one more than asked for included; null where there are none."""
+    one and one more than asked for included; null where there are none. Of several with the same id, the last
+    alone is listed: a place that an id stands for has to be the only one."""
     line = _line(tenant, response_id)
     # In a turn, input comes before output, in the alphabet too.
     place = ((-line.c.age).label("turn"), ItemRow.direction, ItemRow.position)
     of_turn = and_(ItemRow.tenant_id == tenant, ItemRow.response_id == line.c.id)
     own_output = and_(line.c.age == 0, ItemRow.direction == OUTPUT)
-    listed = select(*place).select_from(line).join(ItemRow, of_turn).where(~own_output)
-    chosen = listed.add_columns(ItemRow.item).order_by(*_in_order(place, paging))
+    held = select(*place).select_from(line).join(ItemRow, of_turn).where(~own_output)
+    again = func.lead(ItemRow.item_id).over(partition_by=ItemRow.item_id, order_by=place)
+    *key, item, later = held.add_columns(ItemRow.item, again.label("later")).subquery("held").c
+    chosen = select(*key, item).order_by(*_in_order(key, paging))
     if paging.after is not None:
-        last_first = _in_order(place, Paging(ascending=not paging.ascending))
-        after = listed.where(ItemRow.item_id == paging.after).order_by(*last_first).limit(1).cte("after")
-        chosen = chosen.join(after, _from_on(place, tuple(after.c), paging))
+        newest_first = _in_order(place, Paging(ascending=False))
+        after = held.where(ItemRow.item_id == paging.after).order_by(*newest_first).limit(1).cte("after")
+        chosen = chosen.join(after, _from_on(key, tuple(after.c), paging))
     page = chosen.limit(rows_of(paging)).subquery("page")
     *key, item = page.c
     in_order = func.json_agg(aggregate_order_by(item, *_in_order(key, paging)), type_=JSON)

@@ -1,6 +1,7 @@
 """Items by their id, responses by their age, and secrets."""
 
 import json
+import re
 
 import sqlalchemy as sa
 from alembic import op
@@ -20,13 +21,13 @@ ITEMS = sa.table(
     sa.column("item_id", sa.Text()),
 )
 KEY = (ITEMS.c.tenant_id, ITEMS.c.response_id, ITEMS.c.direction, ITEMS.c.position)
-LONGEST_ID = 256
+USABLE_ID = re.compile("[^\x00\ud800-\udfff]{1,256}")
+BATCH_ROWS = 1000
 
 
 def upgrade() -> None:
     op.add_column("items", sa.Column("item_id", sa.Text()))
-    _fill_plain()
-    _fill_escaped()
+    _fill()
     op.create_index("ix_items_item_id", "items", ["tenant_id", "item_id"])
     op.create_index(
         "ix_responses_live",
@@ -48,20 +49,26 @@ def downgrade() -> None:
     op.drop_column("items", "item_id")
 
 
-def _fill_plain() -> None:
-    """Postgres reads no field of a JSON text that holds U+0000 anywhere: such items are left alone."""
-    plain = sa.func.strpos(sa.cast(ITEMS.c.item, sa.Text()), "\\u") == 0
-    item_id = sa.case((plain, ITEMS.c.item.op("->>")("id")))
-    length = sa.func.char_length(item_id)
-    op.execute(sa.update(ITEMS).values(item_id=item_id).where(length.between(1, LONGEST_ID)))
+def _fill() -> None:
+    """In batches, by the primary key: a table of any size takes little memory.
 
-
-def _fill_escaped() -> None:
+    Postgres reads no field of a JSON text that holds U+0000 anywhere: where it may, all of it is read here.
+    """
     connection = op.get_bind()
-    columns = (*KEY, sa.cast(ITEMS.c.item, sa.Text()).label("json"))
-    escaped = sa.func.strpos(sa.cast(ITEMS.c.item, sa.Text()), "\\u") > 0
-    for *key, text in connection.execute(sa.select(*columns).where(escaped)).all():
-        item_id = json.loads(text).get("id")
-        if isinstance(item_id, str) and "\x00" not in item_id and 1 <= len(item_id) <= LONGEST_ID:
-            mine = (column == value for column, value in zip(KEY, key, strict=True))
-            connection.execute(sa.update(ITEMS).values(item_id=item_id).where(*mine))
+    text = sa.cast(ITEMS.c.item, sa.Text())
+    id_alone = sa.func.json_build_object("id", ITEMS.c.item.op("->")("id"))
+    to_read = sa.case((sa.func.strpos(text, "\\u") == 0, sa.cast(id_alone, sa.Text())), else_=text)
+    batch = sa.select(*KEY, to_read).order_by(*KEY).limit(BATCH_ROWS)
+    names = [f"of_{column.name}" for column in KEY]
+    mine = (column == sa.bindparam(name) for column, name in zip(KEY, names, strict=True))
+    fill = sa.update(ITEMS).where(*mine)
+    last: tuple[str, str, str, int] = ("", "", "", -1)
+    while rows := connection.execute(batch.where(sa.tuple_(*KEY) > last)).all():
+        found = []
+        for *key, json_text in rows:
+            item_id = json.loads(json_text).get("id")
+            if isinstance(item_id, str) and USABLE_ID.fullmatch(item_id):
+                found.append({"item_id": item_id, **dict(zip(names, key, strict=True))})
+        if found:
+            connection.execute(fill, found)
+        last = rows[-1][:4]

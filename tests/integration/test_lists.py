@@ -1,10 +1,14 @@
 """Items by id, lists of input items and of responses, and secrets: one suite for memory and Postgres."""
 
+import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from app.conversation.records import (
     Item,
@@ -206,24 +210,45 @@ async def test_another_tenant_has_no_list(store: ResponseStore, tenant: TenantId
     assert page == ItemPage(tuple(asked_of(turns)), False)
 
 
+IDS = st.lists(st.sampled_from(["i0", "i1", "i2", "i3", "i4"]), max_size=3)
+
+
 @pytest.mark.parametrize("ascending", [True, False])
-async def test_an_id_twice_in_a_chain_ends_no_walk(
-    store: ResponseStore, tenant: TenantId, ascending: bool
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ids=st.lists(st.tuples(IDS, IDS), min_size=1, max_size=4), limit=st.integers(1, 4))
+@example(ids=[(["i0", "i1"], ["i2"]), (["i1", "i3"], [])], limit=1)
+async def test_an_id_twice_in_a_chain_is_listed_once(
+    store: ResponseStore, ascending: bool, ids: list[tuple[list[str], list[str]]], limit: int
 ) -> None:
-    """A client may send an item again; the walk goes on after the last of its kind, or it would never end."""
-    (root,) = await chain(store, tenant, "a")
-    again = replace(turn(tenant, "b", root, at=1), input_items=(root.input_items[0],))
-    await store.save(again)
+    """A client may send an item again, or another with the same id: a walk meets the last of them alone."""
+    tenant = TenantId(f"tenant_{secrets.token_hex(6)}")
+    contents = map(str, count())
+    turns: list[Turn] = []
+    for age, (asked, answered) in enumerate(ids):
+        bare = turn(tenant, f"r{age}", turns[-1] if turns else None, at=age)
+        inputs = tuple(message("user", next(contents), item_id) for item_id in asked)
+        outputs = tuple(message("assistant", next(contents), item_id) for item_id in answered)
+        turns.append(replace(bare, input_items=inputs, output_items=outputs))
+        await store.save(turns[-1])
 
     async def page(paging: Paging) -> ItemPage:
-        found = await store.input_items(tenant, ResponseId("b"), paging)
+        found = await store.input_items(tenant, turns[-1].response.id, paging)
         assert found is not None
         return found
 
-    whole = await page(Paging(100, ascending))
-    assert len(whole.items) == 4
-    walk = await walked(page, lambda item: item["id"], Paging(1, ascending))
-    assert walk == [whole.items[0]]
+    listed: list[Item] = []
+    for item in reversed(asked_of(turns)):
+        if item["id"] not in [newer["id"] for newer in listed]:
+            listed.append(item)
+    expected = listed[::-1] if ascending else listed
+    assert await walked(page, lambda item: item["id"], Paging(limit, ascending)) == expected
+
+
+async def test_items_without_a_usable_id_are_all_listed(store: ResponseStore, tenant: TenantId) -> None:
+    items = tuple(message("user", str(n), "x" * 257) for n in range(3))
+    await store.save(replace(turn(tenant, "a"), input_items=items))
+    page = await store.input_items(tenant, ResponseId("a"), Paging(ascending=True))
+    assert page == ItemPage(items, False)
 
 
 # Responses

@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, Text, bindparam, inspect, text
+from sqlalchemy import Connection, Engine, Text, bindparam, event, func, inspect, select, text
 
 from app.conversation.records import TenantId
 from app.store import migrate
@@ -64,6 +65,8 @@ OLD_ITEMS = [
     ('{"id":"é b\\n"}', "é b\n"),
     (json.dumps({"id": "é" * 256}, ensure_ascii=False), "é" * 256),
     # No ids to be found by.
+    (r'{"id":"msg_\ud800"}', None),
+    ('{"id":7}', None),
     ('{"text":"{\\"id\\":\\"inner\\"}","more":{"id":"inner"}}', None),
     ('{"id":null}', None),
     ('{"id":""}', None),
@@ -94,6 +97,56 @@ async def test_items_of_before_are_found_by_their_id(empty_database: Database) -
     async with empty_database.reading() as connection:
         kept = await connection.execute(text("SELECT CAST(item AS text) FROM items ORDER BY position"))
         assert kept.scalars().all() == [json_text for json_text, _ in OLD_ITEMS]
+
+
+async def test_more_items_than_a_batch(empty_database: Database) -> None:
+    """In no order of their keys, and with ids that Postgres cannot read among them."""
+    await migrate.upgrade(empty_database, "0002")
+    plain, escaped = "json_build_object('id', k)", """json('{"id":"' || k || '","text":"\\u0000"}')"""
+    numbers = "generate_series(1, 3333) AS n, LATERAL (SELECT 'msg_' || n) AS id (k) ORDER BY md5(k)"
+    fill = f"""
+        INSERT INTO responses
+            SELECT t, r, r, NULL, now(), NULL, '{{}}'
+            FROM unnest('{{a,b}}'::text[]) AS t, unnest('{{x,y}}'::text[]) AS r;
+        INSERT INTO items
+            SELECT chr(97 + n % 2), chr(120 + n / 2 % 2), CASE WHEN n % 3 = 0 THEN 'input' ELSE 'output' END,
+            n, CASE WHEN n % 5 = 0 THEN {escaped} ELSE {plain} END FROM {numbers}
+    """
+    async with empty_database.transaction() as connection:
+        for statement in fill.split(";"):
+            await connection.exec_driver_sql(statement)
+    read: list[int] = []
+    sent: list[int] = []
+
+    def count(_c: object, cursor: Any, statement: str, parameters: Any, _: object, many: bool) -> None:
+        if statement.startswith("UPDATE items"):
+            sent.append(len(parameters) if many else 1)
+        elif "FROM items" in statement:
+            read.append(cursor.rowcount)
+
+    event.listen(Engine, "after_cursor_execute", count)
+    try:
+        await migrate.upgrade(empty_database)
+    finally:
+        event.remove(Engine, "after_cursor_execute", count)
+    assert len(read) > 3 and max(read) <= 1000
+    assert len(sent) > 3 and max(sent) <= 1000
+    async with empty_database.reading() as connection:
+        wrong = text("SELECT count(*) FROM items WHERE item_id IS DISTINCT FROM 'msg_' || position")
+        assert (await connection.execute(wrong)).scalar() == 0
+
+
+async def test_a_migration_may_take_longer_than_a_command(empty_database: Database) -> None:
+    url = empty_database.engine.url.render_as_string(hide_password=False)
+    hurried = Database(url, command_timeout=0.2)
+    async with empty_database.transaction() as connection:
+        await connection.execute(select(func.pg_advisory_xact_lock(migrate.LOCK_KEY)))
+        waiting = asyncio.create_task(migrate.upgrade(hurried))
+        await asyncio.wait([waiting], timeout=1)
+        assert not waiting.done()
+    await waiting
+    assert await migrate.current(empty_database) == migrate.head()
+    await hurried.close()
 
 
 def test_old_and_new_items_have_their_ids_by_the_same_rule() -> None:

@@ -111,6 +111,7 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     ({"input": "x", "caching": {"size": 0}}, "caching.size", "unknown_parameter"),
     ({"input": "x", "tools": [{"type": "web_search"}]}, "tools[0]", "unsupported_parameter"),
     ({"input": "x", "tools": [{"type": "function"}]}, "tools[0].name", "missing_required_parameter"),
+    ({"input": "x", "tools": [{**TOOL, "name": f"f{n}"} for n in range(1025)]}, "tools", "invalid_value"),
     ({"input": "x", "tools": [{"type": "abacus"}]}, "tools[0]", "invalid_value"),
     ({"input": "x", "tools": [{**TOOL, "name": "a b"}]}, "tools[0].name", "invalid_value"),
     ({"input": "x", "tools": [TOOL, {"type": "custom", "name": "f"}]}, "tools[1].name", "invalid_value"),
@@ -185,7 +186,21 @@ def test_refusals_name_the_field(body: dict[str, Any], param: str | None, code: 
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[1]", b"null", b'"x"', b"\xff", b'{"input": "\\ud800"}', b'{"input": NaN}']
+    "body",
+    [
+        b'{"input": "x", "tools": [{"type": "function", "name": "f", "parameters": {"a": 1e400}}]}',
+        b'{"input": [{"role": "assistant", "content": [{"type": "output_text", "text": "x",'
+        b' "annotations": [{"index": NaN}]}]}]}',
+        b'{"input": "x", "chat_template_kwargs": {"a": [NaN]}}',
+        b"",
+        b"{",
+        b"[1]",
+        b"null",
+        b'"x"',
+        b"\xff",
+        b'{"input": "\\ud800"}',
+        b'{"input": NaN}',
+    ],
 )
 def test_junk_is_a_400(body: bytes) -> None:
     with pytest.raises(InvalidRequest) as caught:

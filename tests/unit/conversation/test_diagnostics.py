@@ -13,6 +13,7 @@ from tests.contract.strict import adapter, check
 TOOL = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {"a": {}, "b": {}}}}
 BODY: dict[str, Any] = {
     "model": "m",
+    "instructions": "Be brief.",
     "tools": [TOOL],
     "tool_choice": "auto",
     "text": {"format": {"type": "text"}, "verbosity": "medium"},
@@ -63,7 +64,8 @@ def test_a_prompt_that_begins_as_the_other_and_was_cached_is_a_hit(tokens: int, 
     assert said(tokens, cached=cached, tools=[], reasoning=None, prompt_cache_key="k", model="alias") == HIT
 
 
-@pytest.mark.parametrize("cached", [0, 128, 872])
+# The last: 55 blocks of 16, after which there were 7 more.
+@pytest.mark.parametrize("cached", [0, 128, 768, 880])
 def test_equal_prompts_that_the_engine_no_longer_held_are_no_hit(cached: int) -> None:
     assert said(cached=cached) == NO_CLAIM
 
@@ -93,13 +95,28 @@ def test_the_same_ids_for_another_model_are_not_the_same() -> None:
         ("input_changed", {}),
         ("input_changed", {"tool_choice": "required"}),
         ("input_changed", {"reasoning": {"effort": "low", "summary": "auto"}}),
+        ("input_changed", {"instructions": "Be long."}),
+        ("input_changed", {"instructions": None, "reasoning": None}),
         # Neither is in a prompt, nor in the way of a cache: to change it back would not help.
         ("input_changed", {"prompt_cache_key": "k", "service_tier": "flex"}),
     ],
 )
 def test_a_prompt_that_parts_from_the_other_early_is_a_miss(reason: str, changes: dict[str, Any]) -> None:
-    missed = 1000 if reason == "model_changed" else 700
-    assert said(300, cached=256, **changes) == miss(reason, missed)
+    missed = 1000 if reason == "model_changed" else 970
+    assert said(30, cached=16, **changes) == miss(reason, missed)
+
+
+@pytest.mark.parametrize("setting", [{"reasoning": None}, {"text": {"format": {"type": "json_object"}}}])
+def test_a_setting_is_not_the_reason_of_a_difference_after_the_instructions(setting: dict[str, Any]) -> None:
+    assert said(600, cached=592, **setting) == miss("input_changed", 400)
+    long = {**BODY, "instructions": "Be brief. " * 200}
+    assert said(600, cached=592, compared=long, **setting, instructions=long["instructions"]) != miss(
+        "input_changed", 400
+    )
+
+
+def test_some_templates_print_tools_late() -> None:
+    assert said(600, cached=592, tools=[]) == miss("tools_changed", 400)
 
 
 def test_what_another_prompt_left_in_the_cache_is_not_the_compared_ones() -> None:

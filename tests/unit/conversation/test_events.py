@@ -1,5 +1,6 @@
 """Events in the order and shape that the SDK's own types and accumulator expect."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -131,3 +132,53 @@ def test_a_call_that_was_cut_off_is_incomplete_and_a_whole_one_is_not() -> None:
         None,
         "incomplete",
     ]
+
+
+def spoken(assembler: EventAssembler) -> list[str]:
+    return [
+        item["arguments"] if item["type"] == "function_call" else item["content"][0]["text"]
+        for item in assembler.output
+    ]
+
+
+@pytest.mark.parametrize(
+    ("deltas", "expected"),
+    [
+        # As vLLM's parsers give them when several tokens come at once: text before the rest of a call.
+        (
+            [call(0, "{}", "f"), call(1, '{"a": "z', "g"), replace(call(1, '"}'), text="\n")],
+            ["{}", '{"a": "z"}'],
+        ),
+        ([call(0, '{"a', "f"), Delta(text="\n"), call(0, '": 1}'), call(1, "{}", "g")], ['{"a": 1}', "{}"]),
+        ([call(0, "{", "f"), replace(call(0, "}"), text="and"), call(1, "{}", "g")], ["{}", "and", "{}"]),
+        ([call(0, "{", "f"), Delta(text="and"), call(0, "}")], ["{}", "and"]),
+        ([call(0, "{}", "f"), Delta(text="\n"), Delta(text="so")], ["{}", "\nso"]),
+        ([call(0, "{}", "f"), Delta(text="\n\n")], ["{}"]),
+        ([call(0, "{}", "f"), call(1, "{}", "g"), call(0, "")], ["{}", "{}"]),
+        ([Delta(text="a"), Delta(text="\n"), call(0, "{}", "f")], ["a\n", "{}"]),
+    ],
+)
+def test_a_call_is_not_torn_by_text_that_comes_within_it(deltas: list[Delta], expected: list[str]) -> None:
+    events, assembler = play(deltas)
+    assert spoken(assembler) == expected
+    assert all(item["status"] == "completed" for item in assembler.output)
+    assert [e["sequence_number"] for e in events] == list(range(len(events)))
+
+
+def test_a_call_that_is_gone_back_to_is_an_error() -> None:
+    with pytest.raises(EngineError, match="went back"):
+        play([call(0, "{", "f"), call(1, "{}", "g"), call(0, "}")])
+
+
+def test_log_probabilities_stay_with_their_text() -> None:
+    token = {"token": "hi", "logprob": -0.5, "bytes": [104, 105], "top_logprobs": []}
+    _, assembler = play([Delta(reasoning="hm", logprobs=(token, token)), Delta(text="hi", logprobs=(token,))])
+    assert assembler.output[1]["content"][0]["logprobs"] == [token]
+    _, assembler = play([Delta(reasoning="hm", text="hi", logprobs=(token,))])
+    assert assembler.output[1]["content"][0]["logprobs"] == [token]
+
+
+def test_arguments_that_cannot_be_read_do_no_harm() -> None:
+    digits, deep = '{"a": %s}' % ("1" * 5000), '{"a": %s}' % ("[" * 5000 + "]" * 5000)
+    for arguments in (digits, deep):
+        assert spoken(play([call(0, arguments, "f")])[1]) == [arguments]

@@ -45,6 +45,7 @@ def test_calls_that_were_answered(before: list[Item], items: list[Item]) -> None
         ([], [USER, output("1")], "input[1].call_id", "'1'"),
         ([call("1")], [output("1"), output("1")], "input[1].call_id", "'1'"),
         ([call("1")], [USER], "input", "'1'"),
+        ([], [call("1"), call("1"), output("1")], "input[1].call_id", "'1'"),
         ([], [output("1"), call("1")], "input[0].call_id", "'1'"),
         (
             [call("1")],

@@ -74,7 +74,7 @@ def test_reasoning_items_are_sealed_and_others_left_alone() -> None:
     thoughts = [{"type": "reasoning_text", "text": "so"}, {"type": "reasoning_text", "text": " then"}]
     item = {"type": "reasoning", "id": "rs_1", "summary": [], "content": thoughts}
     sealed = sealer.sealed(TENANT, item)
-    assert sealer.open(TENANT, sealed["encrypted_content"]) == "so then"
+    assert sealer.open(TENANT, sealed["encrypted_content"]) == "so\n then"
     assert {k: v for k, v in sealed.items() if k != "encrypted_content"} == item
     assert sealer.sealed(TENANT, sealed) == sealed
     summarised = {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "so"}]}

@@ -109,7 +109,8 @@ class ScriptedWorker:
         finally:
             self.running -= 1
 
-    def context_length(self, model: str) -> int:
+    @property
+    def context_length(self) -> int:
         return self.room
 
     async def count(self, generation: Generation, prompt: Margin | Whole) -> int:
@@ -436,3 +437,34 @@ async def test_an_answer_cut_in_a_call_is_incomplete_whatever_vllm_calls_it(
         output = {"type": "function_call_output", "call_id": "c", "output": []}
         for answer in (request().input, (output,)):
             assert caching(await chat.response(request(response["id"], input=answer))) == ("hit", None)
+
+
+async def test_truncation_does_not_part_a_call_from_its_output(chat: Chat) -> None:
+    asked = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}", "status": "completed"}
+    output = {"type": "function_call_output", "call_id": "c", "output": []}
+    (user,) = request().input
+    first = await chat.response(request(input=(user, asked, user, output)))
+    disabled = Caching(enabled=False, ttl_s=60)
+    chat.worker.room = 5
+    await chat.response(request(first["id"], truncate=True, caching=disabled))
+    prompt = chat.worker.prompts[-1]
+    assert isinstance(prompt, Whole)
+    # Of six items the last alone: what stands between the call and its output is no place to begin.
+    assert [item["type"] for s in prompt.history for item in s.input_items] == ["message"]
+
+
+async def test_counting_truncates_as_an_answer_would(chat: Chat) -> None:
+    last = await chain(chat, 8)
+    for room in (9, 16, 18):
+        chat.worker.room = room
+        asked = request(last["id"], truncate=True, caching=Caching(enabled=False, ttl_s=60))
+        counted = await chat.turns.count(asked, DEFAULT_TENANT)
+        await chat.response(asked)
+        assert items(chat.worker.prompts[-1]) == counted
+
+
+async def test_preparing_a_prefix_asks_for_one_token_whatever_else_was_asked(chat: Chat) -> None:
+    options = Options(max_output_tokens=9, extras={"min_tokens": 5, "seed": 1})
+    await chat.response(request(generate=False, options=options))
+    sent = chat.worker.generations[-1].options
+    assert (sent.max_output_tokens, sent.extras) == (1, {"seed": 1})

@@ -92,6 +92,8 @@ def test_vllms_refusals_in_our_words(
     ("status", "error", "kind", "param"),
     [
         (400, {"message": "m is not a multimodal model"}, InvalidRequest, "input"),
+        (400, {"message": "min_tokens must be less than or equal to 5"}, InvalidRequest, "min_tokens"),
+        (400, {"message": "The JSON schema is nested too deeply"}, InvalidRequest, None),
         (400, {"message": "bad", "param": "stop"}, InvalidRequest, "stop"),
         (422, {"message": "HTTP 404 error", "param": "image_url"}, InvalidRequest, "input"),
         (500, {"message": "Cannot connect to host"}, InvalidRequest, "input"),
@@ -105,3 +107,61 @@ def test_what_vllm_says_of_images(
 ) -> None:
     refusal = refused(status, error, images=True)
     assert (type(refusal), refusal.param) == (kind, param)
+
+
+DUMP = """2 validation errors for ChatCompletionRequest
+{}
+  Input should be a valid boolean [type=bool_parsing, input_value=5, input_type=int]
+    For further information visit https://errors.pydantic.dev/2.14/v/bool_parsing
+stop.str
+  Input should be a valid string [type=string_type, input_value=4, input_type=int]"""
+STOCK = """1 validation error:
+  {'type': 'enum', 'loc': 'body.messages.0.role', 'msg': "Input should be 'a', 'b' or 'c'", 'input': 5}"""
+
+
+@pytest.mark.parametrize(
+    ("message", "param", "said"),
+    [
+        (
+            DUMP.format("structured_outputs.disable_any_whitespace"),
+            "structured_outputs",
+            "Invalid 'structured_outputs': Input should be a valid boolean.",
+        ),
+        (
+            DUMP.format("response_format.function-wrap[__log_extra_fields__()].json_schema"),
+            "text.format",
+            "Invalid 'text.format': Input should be a valid boolean.",
+        ),
+        (STOCK, "input", "Invalid 'input': Input should be 'a', 'b' or 'c'."),
+        (
+            "min_tokens must be less than or equal to max_tokens=3, got 5.",
+            "min_tokens",
+            "min_tokens must be less than or equal to max_output_tokens=3, got 5.",
+        ),
+        ("stop cannot contain an empty string.", "stop", None),
+        (
+            "You can only use one kind of structured outputs constraint but multiple are specified: "
+            "{'json': None, 'regex': 'a', '_backend': None}",
+            "structured_outputs",
+            "You can only use one kind of structured outputs constraint but multiple are specified",
+        ),
+        (
+            "thinking_token_budget is set but reasoning_config is not configured.",
+            "thinking_token_budget",
+            None,
+        ),
+        ("It is not said whose min_tokens must be larger.", None, None),
+    ],
+)
+@pytest.mark.parametrize("images", [False, True])
+def test_vllms_refusals_without_a_param(
+    message: str, param: str | None, said: str | None, images: bool
+) -> None:
+    refusal = refused(400, {"message": message, "param": None}, images=images)
+    assert (type(refusal), refusal.message) == (InvalidRequest, said or message)
+    assert refusal.param == (param or ("input" if images else None))
+
+
+def test_a_param_of_vllms_own_route() -> None:
+    assert refused(400, {"message": STOCK, "param": "body.messages.0.role"}).param == "input"
+    assert refused(400, {"message": "no such", "param": "body.tools.0.type"}).param == "tools"

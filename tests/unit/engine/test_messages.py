@@ -136,3 +136,9 @@ def test_margins_add_up_to_the_whole(history: list[Segment], new_input: list[Ite
         by_margins += messages.margin(parent_output, segment.input_items)
         parent_output = segment.output_items
     assert by_margins == messages.whole(None, history, new_input)
+
+
+def test_arguments_that_no_template_could_print_are_nothing() -> None:
+    for arguments in ('{"a', "[1]", '{"a": %s}' % ("1" * 5000), "[" * 5000):
+        (message,) = messages.margin([{**call("1"), "arguments": arguments}], [])
+        assert message["tool_calls"] == [chat_call("1")]

@@ -37,4 +37,17 @@ async def test_one_word_means_one_worker_and_stays_there_when_another_goes(pool:
 async def test_an_unknown_model_is_named(pool: WorkerPool) -> None:
     with pytest.raises(ModelNotFound, match="'x'"):
         await pool.pick("x")
-    assert pool.workers[0].context_length("m") == 100
+    assert pool.workers[0].context_length == 100
+
+
+async def test_one_word_does_not_bury_its_worker(pool: WorkerPool) -> None:
+    own = (await pool.pick("m", affinity="app"))[0]
+    own.running = 4
+    assert (await pool.pick("m", affinity="app"))[0] is own
+    own.running = 5
+    assert (await pool.pick("m", affinity="app"))[0] is not own
+
+
+async def test_an_adapter_has_its_models_length(pool: WorkerPool) -> None:
+    pool.workers[0].models = ({"id": "adapter", "max_model_len": None}, {"id": "m", "max_model_len": 100})
+    assert pool.workers[0].context_length == 100

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from app.conversation.engine import Generation, Margin, Outcome, Whole
+from app.conversation.engine import Generation, Margin, Outcome, PrefixMissed, Whole
 from app.conversation.options import Options
 from app.conversation.records import Checkpoint
 from app.engine.worker import VllmWorker
@@ -124,3 +124,21 @@ async def test_without_prefixes_vllms_own_route_gets_nothing_of_them(
     await outcome(worker, Whole((), (), None, "no_plugin", lost=True, seeds=(b"ids",)))
     assert plugin.paths == ["/v1/chat/completions"]
     assert not {"reseed", "policy", "commit"} & json.loads(plugin.bodies[-1]).keys()
+
+
+async def test_what_cannot_be_counted_by_reference_is_counted_by_vllms_own_route() -> None:
+    asked = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        if request.url.path == "/tokenize":
+            return httpx.Response(200, json={"count": 7})
+        return httpx.Response(409, json={"error": {"code": "quarantined", "message": "no"}})
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
+        worker = VllmWorker("http://w", None, http)
+        worker._refusal = None
+        assert await worker.count(GENERATION, Whole((), (), None, "x")) == 7
+        with pytest.raises(PrefixMissed):
+            await worker.count(GENERATION, Margin(CHECKPOINT, (), (), None))
+    assert asked == ["/prefix/v1/render", "/tokenize", "/prefix/v1/render"]
