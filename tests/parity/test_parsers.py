@@ -2,6 +2,7 @@
 
 import json
 import random
+from functools import cache
 from typing import Any
 
 import httpx
@@ -24,8 +25,8 @@ HERMES = (
     '<tool_call>\n{"name": "g", "arguments": {"a": "z"}}\n</tool_call>'
 )
 XML = (
-    "<tool_call>\n<function=f>\n<parameter=a>\nx y\n</parameter>\n<parameter=b>\n1\n</parameter>\n</function>\n"
-    "</tool_call>\n<tool_call>\n<function=g>\n<parameter=a>\nz\n</parameter>\n</function>\n</tool_call>\n"
+    "<tool_call>\n<function=f>\n<parameter=a>\nx y\n</parameter>\n<parameter=b>\n1\n</parameter>\n"
+    "</function>\n</tool_call>\n<tool_call>\n<function=g>\n<parameter=a>\nz\n</parameter>\n</function>\n</tool_call>\n"
 )
 GLM = (
     "<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>x y</arg_value>\n<arg_key>b</arg_key>\n<arg_value>1"
@@ -33,8 +34,13 @@ GLM = (
 )
 
 
+@cache
+def qwen3() -> Any:
+    return AutoTokenizer.from_pretrained(FAMILIES["qwen3"].directory())
+
+
 def parsed(parser: str, text: str, tokens_at_once: random.Random) -> list[Item]:
-    tokenizer = AutoTokenizer.from_pretrained(FAMILIES["qwen3"].directory())
+    tokenizer = qwen3()
     request = ChatCompletionRequest(
         model="m", messages=[{"role": "user", "content": "x"}], tools=TOOLS, tool_choice="auto"
     )
