@@ -4,11 +4,10 @@ The variants and what they mean are OpenAI's (the SDK's `PromptCacheDiagnostics`
 diagnostics"): a miss is a difference that kept the compared prompt from being used again, its counts are of
 that prompt's tokens, and `unavailable` claims nothing.
 
-The counts are exact; the reason is the likeliest, since nothing tells which fields the template printed. Tools
-and instructions surely are: changed tools are the reason, and changed instructions are changed input. Effort,
-format and verbosity are printed, if at all, about where the instructions are: changed, they are the reason of a
-difference that begins no later, by an estimate. Where a template prints none of them and the input differs as
-early as that, the reason is wrong.
+The counts are exact; the reason is the likeliest, since nothing tells which fields the template printed.
+Tools and instructions surely are: changed tools are the reason, changed instructions are changed input.
+Effort, format and verbosity are printed, if at all, about where the instructions are: changed, they are the
+reason of a difference that begins no later, by an estimate; wrongly where it is the input's all the same.
 """
 
 import json
@@ -21,10 +20,8 @@ from app.prefix.wire import Common
 _BLOCK_TOKENS = 128
 """vLLM caches whole blocks, of 16 tokens by default and 128 on a CPU: up to one of them is computed again.
 No worker says which, but what was cached is whole blocks: 992 tokens are none of 128."""
-_PREAMBLE_TOKENS = 256
-"""What a template may print by itself before the input."""
-_BYTES_PER_TOKEN = 3
-"""Of instructions and tools, at the least that is usual."""
+_PREAMBLE_TOKENS, _BYTES_PER_TOKEN = 256, 3
+"""What a template may print by itself before the input, and how short tokens usually are at the shortest."""
 
 
 def diagnose(
@@ -68,19 +65,15 @@ def _reason(compared: dict[str, Any], body: dict[str, Any], at: int) -> str:
     """at: how many ids of the two prompts are the same. See the module."""
 
     def changed(part: Callable[[dict[str, Any]], Any]) -> bool:
-        return _json(part(compared)) != _json(part(body))
+        # As JSON, because a template prints keys in their order.
+        return json.dumps(part(compared)) != json.dumps(part(body))
 
     if changed(_offered_tools):
         return "tools_changed"
-    system = len(_json((body["instructions"], body["tools"])).encode()) // _BYTES_PER_TOKEN
-    if changed(lambda body: body["instructions"]) or at > _PREAMBLE_TOKENS + system:
+    system = json.dumps((body["instructions"], body["tools"]), ensure_ascii=False).encode()
+    if changed(lambda body: body["instructions"]) or at > _PREAMBLE_TOKENS + len(system) // _BYTES_PER_TOKEN:
         return "input_changed"
     return next((reason for reason, part in _SETTINGS.items() if changed(part)), "input_changed")
-
-
-def _json(part: Any) -> str:
-    """For a comparison, because a template prints keys in their order."""
-    return json.dumps(part, ensure_ascii=False)
 
 
 def _offered_tools(body: dict[str, Any]) -> Any:

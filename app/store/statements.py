@@ -96,7 +96,7 @@ def input_items(tenant: TenantId, response_id: ResponseId, paging: Paging) -> Se
     held = select(*place).select_from(line).join(ItemRow, of_turn).where(~own_output)
     again = func.lead(ItemRow.item_id).over(partition_by=ItemRow.item_id, order_by=place)
     *key, item, later = held.add_columns(ItemRow.item, again.label("later")).subquery("held").c
-    chosen = select(*key, item).order_by(*_in_order(key, paging))
+    chosen = select(*key, item).where(later.is_(None)).order_by(*_in_order(key, paging))
     if paging.after is not None:
         newest_first = _in_order(place, Paging(ascending=False))
         after = held.where(ItemRow.item_id == paging.after).order_by(*newest_first).limit(1).cte("after")

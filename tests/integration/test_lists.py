@@ -48,6 +48,7 @@ async def walked(get: Callable[[Paging], Awaitable[Any]], key: Callable[[Any], s
         entries = page.items if isinstance(page, ItemPage) else page.responses
         assert len(entries) <= paging.limit
         found += entries
+        assert len(found) < 1000, "it never ends"
         if not page.more:
             return found
         assert len(entries) == paging.limit

@@ -94,6 +94,18 @@ REFUSED: list[tuple[dict[str, Any], str | None, str]] = [
     ),
     ({"input": "x", "text": {"verbosity": "loud"}}, "text.verbosity", "invalid_value"),
     ({"input": "x", "stop": 3}, "stop", "invalid_type"),
+    ({"input": "x", "stop": ["a"] * 5}, "stop", "invalid_value"),
+    ({"input": "x", "structured_outputs": {"zz": 1}}, "structured_outputs.zz", "unknown_parameter"),
+    (
+        {"input": "x", "structured_outputs": {"disable_any_whitespace": 5}},
+        "structured_outputs.disable_any_whitespace",
+        "invalid_type",
+    ),
+    (
+        {"input": "x", "structured_outputs": {"json": {"a": 1 << 64}}},
+        "structured_outputs.json",
+        "invalid_value",
+    ),
     ({"input": "x", "stop": [3]}, "stop", "invalid_type"),
     ({"input": "x", "seed": 1 << 63}, "seed", "invalid_value"),
     ({"input": "x", "min_p": 1.5}, "min_p", "invalid_value"),
