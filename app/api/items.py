@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
-from app.api.strict import Direct, Grammar, Strict, refusing, unsupported
+from app.api.strict import ClientJson, Direct, Strict, refusing, unsupported
 from app.conversation.output import new_id
 from app.conversation.records import Item
 
@@ -71,8 +71,8 @@ class InputImage(Strict):
 class OutputText(Strict):
     type: Literal["output_text"]
     text: str
-    annotations: Annotated[list[Grammar], Field(default_factory=list)]
-    logprobs: list[Grammar] | None = None
+    annotations: Annotated[list[ClientJson], Field(default_factory=list)]
+    logprobs: list[ClientJson] | None = None
 
 
 class Refusal(Strict):

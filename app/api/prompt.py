@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from app.api.items import InputItem, as_item
-from app.api.strict import Absent, Grammar, Strict, unsupported
+from app.api.strict import Absent, ClientJson, Strict, unsupported
 from app.api.tools import MAX_TOOLS, AnyTool, ToolChoice, check_tools
 from app.conversation.options import Options
 from app.conversation.records import Item, ResponseId
@@ -26,7 +26,7 @@ class JsonObject(Strict):
 class JsonSchema(Strict):
     type: Literal["json_schema"]
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-    schema_: Annotated[Grammar, Field(alias="schema")]
+    schema_: Annotated[ClientJson, Field(alias="schema")]
     description: str | None = None
     strict: bool | None = None
 

@@ -10,7 +10,7 @@ from app.api.items import Ttl
 from app.api.prompt import Prompt, ReasoningConfig
 from app.api.refusals import refusal
 from app.api.sampling import VllmFields
-from app.api.strict import Absent, Grammar, Strict, unsupported
+from app.api.strict import Absent, ClientJson, Strict, unsupported
 from app.conversation.plan import Caching, TurnRequest
 from app.conversation.records import ResponseId
 from app.errors import InvalidRequest
@@ -156,7 +156,7 @@ class CreateResponse(Prompt, VllmFields):
 
 
 class CountInputTokens(Prompt):
-    chat_template_kwargs: Grammar | None = None
+    chat_template_kwargs: ClientJson | None = None
 
     def turn(self) -> TurnRequest:
         """Raises InvalidRequest."""

@@ -15,7 +15,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from app.api.strict import Grammar, Strict
+from app.api.strict import ClientJson, Strict
 
 _INT64 = 1 << 63
 _Whole = Annotated[int, Field(ge=0, lt=_INT64)]
@@ -43,7 +43,7 @@ def _text_or(value: Any, schema: ValidatorFunctionWrapHandler) -> Any:
 
 
 _Schema = Annotated[
-    SerializeAsAny[Grammar],
+    SerializeAsAny[ClientJson],
     WrapValidator(_text_or),  # No union: its errors would stand at `json.str` and `json.dict`.
     WithJsonSchema({"anyOf": [_TEXT, {"type": "object"}]}),
 ]
@@ -82,7 +82,7 @@ class VllmFields(Strict):
     allowed_token_ids: list[_TokenId] | None = None
     thinking_token_budget: _Whole | None = None
     priority: Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)] | None = None
-    chat_template_kwargs: Grammar | None = None
+    chat_template_kwargs: ClientJson | None = None
     structured_outputs: StructuredOutputs | None = None
 
     def extras(self) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def _fits(value: Any) -> Any:
     return value
 
 
-Grammar = Annotated[dict[str, Any], AfterValidator(_fits)]
+ClientJson = Annotated[dict[str, Any], AfterValidator(_fits)]
 """JSON whose fields are the client's."""
 
 

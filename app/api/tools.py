@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
-from app.api.strict import Grammar, Strict, refusing, unsupported
+from app.api.strict import ClientJson, Strict, refusing, unsupported
 from app.errors import InvalidRequest
 
 HOSTED = frozenset(
@@ -48,7 +48,7 @@ class Tool(Strict):
 
 class FunctionTool(Tool):
     type: Literal["function"]
-    parameters: Grammar | None = None
+    parameters: ClientJson | None = None
     strict: Annotated[
         bool, BeforeValidator(lambda v: True if v is None else v, json_schema_input_type=bool | None)
     ] = True
