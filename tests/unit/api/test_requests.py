@@ -218,3 +218,60 @@ def test_junk_is_a_400(body: bytes) -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse_create(body, 3600)
     assert caught.value.status == 400
+
+
+POINT = {"type": "input_text", "text": "x", "prompt_cache_breakpoint": {"mode": "explicit"}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "ttl_s", "keep"),
+    [
+        ({}, 3600, True),
+        ({"prompt_cache_retention": "in_memory"}, 3600, True),
+        ({"prompt_cache_retention": "24h"}, 86400, True),
+        ({"prompt_cache_options": {"ttl": "30m"}}, 3600, True),
+        ({"prompt_cache_options": {"ttl": "12h"}}, 43200, True),
+        ({"prompt_cache_options": {"ttl": "12h"}, "caching": {"ttl": 5}}, 5, True),
+        ({"prompt_cache_options": {"mode": "explicit"}}, 3600, False),
+        (
+            {
+                "prompt_cache_options": {"mode": "explicit"},
+                "input": [{"role": "user", "content": [POINT]}],
+            },
+            3600,
+            True,
+        ),
+        (
+            {
+                "input": [
+                    {
+                        "role": "user",
+                        "content": [{**POINT, "prompt_cache_breakpoint": {"mode": "explicit", "ttl": "12h"}}],
+                    }
+                ]
+            },
+            43200,
+            True,
+        ),
+    ],
+)
+def test_how_long_a_prefix_is_kept(fields: dict[str, Any], ttl_s: int, keep: bool) -> None:
+    turn, _ = parse(**{"input": "x", **fields})
+    assert (turn.caching.ttl_s, turn.caching.keep) == (ttl_s, keep)
+
+
+def test_what_is_asked_for_reaches_the_turn() -> None:
+    plain, _ = parse(input="x", instructions="")
+    assert (plain.options.instructions, plain.options.top_logprobs) == (None, None)
+    assert (plain.generate, plain.truncate, plain.seal_reasoning, plain.summarise) == (True,) + (False,) * 3
+    turn, _ = parse(
+        input="x",
+        include=["message.output_text.logprobs", "reasoning.encrypted_content"],
+        truncation="auto",
+        reasoning={"effort": "low", "generate_summary": "concise"},
+        prompt_cache_key="k",
+        prompt_cache_options={"prewarm": True, "comparison_response_id": "resp_1"},
+    )
+    assert (turn.options.top_logprobs, turn.options.reasoning_effort) == (0, "low")
+    assert (turn.generate, turn.truncate, turn.seal_reasoning, turn.summarise) == (False,) + (True,) * 3
+    assert (turn.affinity, turn.compare) == ("k", "resp_1")

@@ -19,6 +19,7 @@ from app.conversation.responses import Responses
 from app.conversation.running import Asked, RunningTurn
 from app.conversation.sealing import Sealing
 from app.conversation.seeds import Seeds
+from app.errors import EngineError
 from app.store.memory import MemoryResponseStore
 from tests.unit.conversation.test_turns import Chat, ScriptedAnswer, request
 
@@ -214,3 +215,15 @@ async def test_a_bug_in_mid_stream_is_an_error_event(caplog: pytest.LogCaptureFi
     assert sent[-1].startswith(b"event: error\n")
     assert "a bug" in caplog.text
     assert await store.get(DEFAULT_TENANT, events[0]["response"]["id"]) is None
+
+
+async def test_without_a_stream_a_failed_turn_is_an_error() -> None:
+    chat = Chat()
+    chat.worker.breaks_off = True
+    app = FastAPI()
+    app.include_router(router)
+    responses = Responses(chat.store, chat.worker, Sealing(chat.store))
+    app.state.services = Services(chat.store, chat.worker, chat.turns, responses, 60)
+    with pytest.raises(EngineError, match="broke off"):
+        await Client(app, []).post(input="q")
+    assert chat.worker.running == 0

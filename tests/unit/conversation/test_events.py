@@ -14,7 +14,7 @@ from app.conversation.options import Options
 from app.conversation.output import Event
 from app.conversation.plan import Caching, TurnRequest
 from app.conversation.response import accounts, ending, failure, new_body
-from app.errors import EngineError
+from app.errors import EngineError, InvalidRequest
 
 REQUEST = TurnRequest(
     model=None,
@@ -117,6 +117,8 @@ def test_a_failure_says_why_and_nothing_is_completed() -> None:
     assembler.start()
     body |= failure(EngineError("vLLM broke off"))
     final = assembler.final()
+    assert final["response"]["error"]["code"] == "server_error"
+    assert failure(InvalidRequest("no"))["error"] == {"code": "invalid_prompt", "message": "no"}
     assert final["type"] == "response.failed"
     assert final["response"]["error"] == {"code": "server_error", "message": "vLLM broke off"}
     assert final["response"]["completed_at"] is None

@@ -377,14 +377,15 @@ async def test_truncation_leaves_out_as_few_of_the_oldest_items_as_will_do(chat:
     assert prompt.keep_s is None
 
 
-async def test_truncation_keeps_what_the_system_said(chat: Chat) -> None:
-    system = {"type": "message", "role": "system", "content": [{"type": "input_text", "text": "be kind"}]}
+@pytest.mark.parametrize("role", ["system", "developer"])
+async def test_truncation_keeps_what_the_system_said(chat: Chat, role: str) -> None:
+    system = {"type": "message", "role": role, "content": [{"type": "input_text", "text": "be kind"}]}
     first = await chat.response(request(input=(system, *request().input)))
     chat.worker.room = 2
     await chat.response(request(first["id"], truncate=True, caching=Caching(enabled=False, ttl_s=60)))
     prompt = chat.worker.prompts[-1]
     assert isinstance(prompt, Whole)
-    assert [i["role"] for s in prompt.history for i in s.input_items] == ["system", "user"]
+    assert [i["role"] for s in prompt.history for i in s.input_items] == [role, "user"]
 
 
 async def test_what_does_not_fit_is_refused_without_truncation_and_where_none_helps(chat: Chat) -> None:

@@ -33,11 +33,20 @@ def test_formats() -> None:
 
 
 def test_template_arguments_stand_beside_the_verbosity() -> None:
+    own = {"chat_template_kwargs": {"verbosity": "high"}}
+    assert body(verbosity="low", extras=own)["chat_template_kwargs"] == {"verbosity": "high"}
     extras = {"chat_template_kwargs": {"a": 1}, "seed": 3}
     made = body(verbosity="low", reasoning_effort="high", extras=extras)
     assert made["chat_template_kwargs"] == {"verbosity": "low", "a": 1}
     assert (made["seed"], made["reasoning_effort"]) == (3, "high")
     assert extras == {"chat_template_kwargs": {"a": 1}, "seed": 3}
+
+
+def test_tools_that_are_not_allowed_are_not_sent() -> None:
+    other = {**SHELL, "name": "other"}
+    allowed = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "custom", "name": "sh"}]}
+    made = body(tools=(SHELL, other), tool_choice=allowed)
+    assert ([tool["function"]["name"] for tool in made["tools"]], made["tool_choice"]) == (["sh"], "auto")
 
 
 def test_log_probabilities() -> None:

@@ -12,10 +12,11 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from app.conversation.engine import Generation, Margin, Outcome, PrefixMissed, Whole
+from app.conversation.engine import Delta, Generation, Margin, Outcome, PrefixMissed, Whole
 from app.conversation.options import Options
 from app.conversation.records import Checkpoint
 from app.engine.worker import VllmWorker
+from app.errors import EngineError
 from app.prefix.wire import PrefixChatRequest, Receipt, Worker
 
 GENERATION = Generation("m", Options(), "ns", "sampled", True)
@@ -142,3 +143,58 @@ async def test_what_cannot_be_counted_by_reference_is_counted_by_vllms_own_route
         with pytest.raises(PrefixMissed):
             await worker.count(GENERATION, Margin(CHECKPOINT, (), (), None))
     assert asked == ["/prefix/v1/render", "/tokenize", "/prefix/v1/render"]
+
+
+def chunks(*choices: dict[str, Any]) -> httpx.MockTransport:
+    lines = "".join(f"data: {json.dumps({'choices': [choice]})}\n\n" for choice in choices)
+    kind = {"content-type": "text/event-stream"}
+    return httpx.MockTransport(lambda _: httpx.Response(200, text=f"{lines}data: [DONE]\n\n", headers=kind))
+
+
+async def answered(transport: httpx.MockTransport, options: Options) -> list[Delta]:
+    async with httpx.AsyncClient(transport=transport) as http:
+        worker = VllmWorker("http://w", None, http)
+        generation = replace(GENERATION, options=options)
+        async with worker.answer(generation, Whole((), (), None, "x")) as answer:
+            return [delta async for delta in answer.deltas()]
+
+
+def tool_call(index: int, name: str | None, arguments: str) -> dict[str, Any]:
+    function = {"name": name, "arguments": arguments}
+    return {"delta": {"tool_calls": [{"index": index, "id": name and f"c{index}", "function": function}]}}
+
+
+async def test_a_custom_tools_input_comes_out_of_its_arguments() -> None:
+    shell = {"type": "custom", "name": "sh", "format": {"type": "text"}}
+    function = {"type": "function", "name": "f", "parameters": None, "strict": True}
+    transport = chunks(
+        tool_call(0, "sh", '{"inp'),
+        tool_call(0, None, 'ut": "ls'),
+        tool_call(0, None, ' -l"}'),
+        tool_call(1, "f", '{"input": 1}'),
+        {"delta": {}, "finish_reason": "stop"},
+    )
+    calls = [
+        c for delta in await answered(transport, Options(tools=(shell, function))) for c in delta.tool_calls
+    ]
+    assert [(c.index, c.name, c.arguments, c.custom) for c in calls] == [
+        (0, "sh", "", True),
+        (0, None, "ls", True),
+        (0, None, " -l", True),
+        (1, "f", '{"input": 1}', False),
+    ]
+
+
+async def test_log_probabilities_have_their_bytes() -> None:
+    top = {"token": "é", "logprob": -1.0, "bytes": None}
+    content = [{**top, "top_logprobs": [top]}]
+    transport = chunks({"delta": {"content": "é"}, "logprobs": {"content": content}, "finish_reason": "stop"})
+    (delta,) = await answered(transport, Options(top_logprobs=1))
+    named = {"token": "é", "logprob": -1.0, "bytes": [195, 169]}
+    assert delta.logprobs == ({**named, "top_logprobs": [named]},)
+
+
+@pytest.mark.parametrize("reason", ["abort", "error"])
+async def test_an_answer_that_vllm_aborts_has_failed(reason: str) -> None:
+    with pytest.raises(EngineError, match="aborted"):
+        await answered(chunks({"delta": {"content": "x"}, "finish_reason": reason}), Options())
