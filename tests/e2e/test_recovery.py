@@ -133,9 +133,11 @@ async def test_a_service_killed_in_mid_stream_leaves_no_half_turn(
     async with database.reading() as connection:
         lone_checkpoints = await connection.execute(
             text(
-                "SELECT count(*) FROM checkpoints c WHERE NOT EXISTS "
+                "SELECT count(*) FROM checkpoints c JOIN responses r ON r.id = c.response_id "
+                "WHERE r.root_id = :root AND NOT EXISTS "
                 "(SELECT FROM items i WHERE i.response_id = c.response_id AND i.direction = 'output')"
-            )
+            ),
+            {"root": first.id},
         )
         half_turns = await connection.execute(
             text("SELECT count(*) FROM responses WHERE id = :id"),
