@@ -4,11 +4,11 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from openai.types.responses import ResponseIncludable
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
 from starlette.datastructures import QueryParams
 
+from app.api.refusals import refusal
 from app.conversation.records import Paging
-from app.errors import InvalidRequest, InvalidType, UnknownParameter
+from app.errors import InvalidRequest
 
 SEALED_REASONING = "reasoning.encrypted_content"
 
@@ -64,12 +64,7 @@ def parse(query: QueryParams, into: type[Q]) -> Q:
     try:
         return into.model_validate(given)
     except ValidationError as exc:
-        raise _refusal(exc.errors(include_url=False)[0]) from None
-
-
-def _refusal(error: ErrorDetails) -> InvalidRequest:
-    name = str(error["loc"][0])
-    if error["type"] == "extra_forbidden":
-        return UnknownParameter(f"Unknown parameter: '{name}'.", param=name)
-    kind = InvalidType if error["type"].endswith(("_type", "_parsing")) else InvalidRequest
-    return kind(f"Invalid '{name}': {error['msg']}.", param=name)
+        error = exc.errors(include_url=False)[0]
+        # A list's own name: which of its values it was, only the message says.
+        error["loc"] = error["loc"][:1]
+        raise refusal(error, known=()) from None

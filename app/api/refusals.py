@@ -1,5 +1,7 @@
 """How a request that does not fit is refused: OpenAI's error for pydantic's first one."""
 
+from collections.abc import Collection
+
 from openai.types.responses.input_token_count_params import InputTokenCountParams
 from openai.types.responses.response_create_params import ResponseCreateParamsBase
 from pydantic_core import ErrorDetails
@@ -19,20 +21,21 @@ _KNOWN_TO_OPENAI = frozenset(ResponseCreateParamsBase.__annotations__) | frozens
 )
 
 
-def refusal(error: ErrorDetails) -> InvalidRequest:
+def refusal(error: ErrorDetails, known: Collection[str] = _KNOWN_TO_OPENAI) -> InvalidRequest:
+    """known: fields that are refused as unsupported, not as unknown."""
     kind, location = error["type"], _param(error["loc"])
     if kind == "json_invalid":
         return InvalidJson(f"We could not parse the JSON body of your request: {error['msg']}")
     if kind == "missing":
         return MissingParameter(f"Missing required parameter: '{location}'.", param=location)
-    if kind == "extra_forbidden" and location in _KNOWN_TO_OPENAI:
+    if kind == "extra_forbidden" and location in known:
         return UnsupportedParameter(f"Unsupported parameter: '{location}'.", param=location)
     if kind == "extra_forbidden":
         return UnknownParameter(f"Unknown parameter: '{location}'.", param=location)
     message = f"Invalid '{location}': {error['msg']}." if location else f"Invalid body: {error['msg']}."
     if kind == UNSUPPORTED:
         return UnsupportedParameter(message, param=location)
-    if kind.endswith("_type"):
+    if kind.endswith(("_type", "_parsing")):
         return InvalidType(message, param=location)
     return InvalidRequest(message, param=location)
 
