@@ -31,11 +31,11 @@ async def fitting(worker: Worker, generation: Generation, prompt: Whole) -> Whol
         return await worker.count(generation, cut(start)) <= most
 
     # The later the cut, the shorter the prompt: the first that fits is found by halving.
-    low, high = 0, len(starts) - 1
+    low, high = 0, len(starts)
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if await fits(starts[middle]) else (middle + 1, high)
-    if high < 0 or not await fits(starts[low]):
+    if low == len(starts):
         raise ContextLengthExceeded(
             "The conversation does not fit the model's context, even without its earlier items.",
             param="input",
