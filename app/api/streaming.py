@@ -34,8 +34,8 @@ def path_headers(turn: RunningTurn) -> dict[str, str]:
 class EventStream(StreamingResponse):
     """Server-sent events, one per write, and comments in silence.
 
-    The next event is asked for once the last one is out, so a slow client slows vLLM's answer down. Ends the
-    turn whenever and however the client goes away.
+    The next event is asked for once the last one is out: for a slow client nothing piles up here; vLLM puts
+    together what it has meanwhile. Ends the turn whenever and however the client goes away.
     """
 
     def __init__(self, turn: RunningTurn) -> None:

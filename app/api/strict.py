@@ -11,7 +11,10 @@ UNSUPPORTED = "unsupported"
 
 
 class Strict(BaseModel):
-    """A part of a request: exact types, no unknown fields."""
+    """A part of a request: exact types, no unknown fields.
+
+    By name too: an SDK's `model_dump()` of an answer has `async_` and `schema_` where JSON has no underscore.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
 

@@ -79,8 +79,7 @@ class CustomTool(Tool):
     format: Annotated[TextInput | GrammarInput, Field(discriminator="type")] = TextInput(type="text")
 
     def shown(self) -> dict[str, Any]:
-        dumped = self.model_dump(include={"type", "name", "description", "format"}, exclude_none=True)
-        return dumped
+        return self.model_dump(include={"type", "name", "description", "format"}, exclude_none=True)
 
 
 AnyTool = Annotated[
