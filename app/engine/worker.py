@@ -73,7 +73,7 @@ class VllmWorker:
         if self._refusal is None:
             try:
                 return await self._counted("/prefix/v1/render", generation, prompt)
-            except (ContextLengthExceeded, PrefixMissed):
+            except (ContextLengthExceeded, PrefixMissed, NoPlugin):
                 if isinstance(prompt, Margin):
                     raise
         return await self._counted("/tokenize", generation, prompt)

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from app.conversation.engine import Delta, Generation, Margin, Outcome, PrefixMissed, Whole
+from app.conversation.engine import Delta, Generation, Margin, NoPlugin, Outcome, PrefixMissed, Whole
 from app.conversation.options import Options
 from app.conversation.records import Checkpoint
 from app.engine.worker import VllmWorker
@@ -127,20 +127,26 @@ async def test_without_prefixes_vllms_own_route_gets_nothing_of_them(
     assert not {"reseed", "policy", "commit"} & json.loads(plugin.bodies[-1]).keys()
 
 
-async def test_what_cannot_be_counted_by_reference_is_counted_by_vllms_own_route() -> None:
+@pytest.mark.parametrize(
+    ("status", "code", "raised"), [(409, "quarantined", PrefixMissed), (404, "gone", NoPlugin)]
+)
+async def test_what_cannot_be_counted_by_reference_is_counted_by_vllms_own_route(
+    status: int, code: str, raised: type[Exception]
+) -> None:
     asked = []
 
     def answer(request: httpx.Request) -> httpx.Response:
         asked.append(request.url.path)
         if request.url.path == "/tokenize":
             return httpx.Response(200, json={"count": 7})
-        return httpx.Response(409, json={"error": {"code": "quarantined", "message": "no"}})
+        return httpx.Response(status, json={"error": {"code": code, "message": "no"}})
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
         worker = VllmWorker("http://w", None, http)
         worker._refusal = None
         assert await worker.count(GENERATION, Whole((), (), None, "x")) == 7
-        with pytest.raises(PrefixMissed):
+        worker._refusal = None
+        with pytest.raises(raised):
             await worker.count(GENERATION, Margin(CHECKPOINT, (), (), None))
     assert asked == ["/prefix/v1/render", "/tokenize", "/prefix/v1/render"]
 
