@@ -33,8 +33,6 @@ class EventAssembler:
         self._summarise = summarise
         self._sequence = 0
         self._open: TextWriter | CallWriter | None = None
-        self._text: TextWriter | None = None
-        self._reasoning: TextWriter | None = None
         self._held = ""
         self._logprobs: tuple[dict[str, Any], ...] = ()
         self._calls: set[int] = set()
@@ -52,10 +50,7 @@ class EventAssembler:
         # Tokens may come before the text that they are part of.
         self._logprobs += delta.logprobs
         if delta.reasoning:
-            if self._reasoning is None or self._open is not self._reasoning:
-                self._reasoning = output.reasoning(summarise=self._summarise)
-                events += self._begin(self._reasoning)
-            events += self._within(self._reasoning.add(delta.reasoning))
+            events += self._write("reasoning", delta.reasoning)
             if not delta.text:
                 self._logprobs = ()
         if delta.text:
@@ -110,13 +105,18 @@ class EventAssembler:
                 return []
         if not self._held:
             return []
-        events: list[Event] = []
-        if self._text is None or self._open is not self._text:
-            self._text = output.message()
-            events = self._begin(self._text)
-        events += self._within(self._text.add(self._held, self._logprobs))
+        events = self._write("message", self._held, self._logprobs)
         self._held, self._logprobs = "", ()
         return events
+
+    def _write(self, kind: str, text: str, logprobs: tuple[dict[str, Any], ...] = ()) -> list[Event]:
+        """Into the item of that type, a new one where another is open."""
+        writer, events = self._open, []
+        if not isinstance(writer, TextWriter) or writer.item["type"] != kind:
+            reasoning = kind == "reasoning"
+            writer = output.reasoning(summarise=self._summarise) if reasoning else output.message()
+            events = self._begin(writer)
+        return events + self._within(writer.add(text, logprobs))
 
     def _write_call(self, call: ToolCallDelta) -> list[Event]:
         writer, events = self._open, []
