@@ -48,22 +48,14 @@ async def test_several_turns(
 
 
 @pytest.mark.parametrize("settings", [GREEDY, BY_REFERENCE], ids=["whole", "by_reference"])
+@pytest.mark.parametrize(
+    "output", [NativeOutput(Forecast), ToolOutput(Forecast, name="forecast")], ids=["native", "tool"]
+)
 async def test_a_structured_answer(
-    model: OpenAIResponsesModel, settings: OpenAIResponsesModelSettings
+    model: OpenAIResponsesModel, settings: OpenAIResponsesModelSettings, output: Any
 ) -> None:
-    agent = Agent(model, output_type=NativeOutput(Forecast), model_settings=settings)
-    first = await agent.run(QUESTION)
-    assert isinstance(first.output, Forecast)
-    second = await agent.run("And in Paris?", message_history=first.all_messages())
-    assert isinstance(second.output, Forecast)
-
-
-@pytest.mark.parametrize("settings", [GREEDY, BY_REFERENCE], ids=["whole", "by_reference"])
-async def test_a_tool_gives_the_answer(
-    model: OpenAIResponsesModel, settings: OpenAIResponsesModelSettings
-) -> None:
-    """The answer is a tool call that the model is required to make."""
-    agent = Agent(model, output_type=ToolOutput(Forecast, name="forecast"), model_settings=settings)
+    """By a schema, or as a tool call that the model is required to make."""
+    agent = Agent(model, output_type=output, model_settings=settings)
     first = await agent.run(QUESTION)
     assert isinstance(first.output, Forecast)
     second = await agent.run("And in Paris?", message_history=first.all_messages())

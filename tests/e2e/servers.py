@@ -15,7 +15,7 @@ from app.local.vllm import LocalVllm
 from app.main import create_app
 from app.store.database import Database
 from app.store.responses import PostgresResponseStore
-from tests.e2e.stack import SECRET, Recorder, sdk, serving
+from tests.e2e.stack import SECRET, Recorder, running, sdk, serving
 
 
 @pytest.fixture(scope="session")
@@ -31,19 +31,14 @@ def start_vllm(
 ) -> Iterator[Callable[..., LocalVllm]]:
     """Starts vLLM servers with the default model, by name, and stops them when the session ends."""
     log_dir = tmp_path_factory.mktemp("vllm")
-    servers = []
+    with ExitStack() as stack:
 
-    def start(name: str, extra_args: Sequence[str], secret: str | None = SECRET) -> LocalVllm:
-        model = (str(default_model_dir), DEFAULT_MODEL)
-        server = LocalVllm(*model, log_dir=log_dir, secret=secret, extra_args=extra_args, name=name)
-        servers.append(server)
-        server.start()
-        server.wait_ready(timeout_s=280)
-        return server
+        def start(name: str, extra_args: Sequence[str], secret: str | None = SECRET) -> LocalVllm:
+            model = (str(default_model_dir), DEFAULT_MODEL)
+            server = LocalVllm(*model, log_dir=log_dir, secret=secret, extra_args=extra_args, name=name)
+            return stack.enter_context(running(server, timeout_s=280))
 
-    yield start
-    for server in servers:
-        server.stop()
+        yield start
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,8 @@ from openai.types.responses import Response
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
+from app.local.vllm import LocalVllm
+
 SECRET = "for-tests-only"
 
 
@@ -35,6 +37,17 @@ def serving(app: Any) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(20)
+
+
+@contextmanager
+def running(vllm: LocalVllm, timeout_s: float) -> Iterator[LocalVllm]:
+    """A vLLM server from when it is ready; it is stopped at the end, also where it never was."""
+    try:
+        vllm.start()
+        vllm.wait_ready(timeout_s=timeout_s)
+        yield vllm
+    finally:
+        vllm.stop()
 
 
 @dataclass

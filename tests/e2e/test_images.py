@@ -17,7 +17,7 @@ from openai.types.responses import Response
 
 from app.local.vllm import LocalVllm
 from tests.e2e import tiny_idefics
-from tests.e2e.stack import SECRET, ask, path, rendered_ids
+from tests.e2e.stack import SECRET, ask, path, rendered_ids, running
 from tests.parity.families import FAMILIES
 
 Rgb = tuple[int, int, int]
@@ -31,10 +31,8 @@ def vllm_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     scratch = tmp_path_factory.mktemp("images")
     model = tiny_idefics.make(FAMILIES["smollm2"].directory(), scratch / "model")
     server = LocalVllm(str(model), "seer", log_dir=scratch, secret=SECRET, extra_args=tiny_idefics.LOAD_ARGS)
-    server.start()
-    server.wait_ready(timeout_s=500)
-    yield server.url
-    server.stop()
+    with running(server, timeout_s=500):
+        yield server.url
 
 
 @pytest.fixture

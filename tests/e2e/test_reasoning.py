@@ -13,7 +13,7 @@ from openai.types.responses import Response
 
 from app.local.vllm import LocalVllm
 from bench import tiny
-from tests.e2e.stack import SECRET, ask, path, rendered_ids
+from tests.e2e.stack import SECRET, ask, path, rendered_ids, running
 from tests.parity.families import FAMILIES
 
 END_OF_REASONING = "151668"
@@ -26,10 +26,8 @@ def vllm_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     model = tiny.make(FAMILIES["qwen3"].directory(), scratch / "model")
     arguments = [*tiny.LOAD_ARGS, "--reasoning-parser", "qwen3"]
     server = LocalVllm(str(model), "thinker", log_dir=scratch, secret=SECRET, extra_args=arguments)
-    server.start()
-    server.wait_ready(timeout_s=400)
-    yield server.url
-    server.stop()
+    with running(server, timeout_s=400):
+        yield server.url
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ from jsonschema import Draft202012Validator
 
 from app.api.errors import envelope
 from app.api.requests import parse_create
-from app.conversation.engine import Delta, Outcome, ToolCallDelta, Usage
-from app.conversation.events import EventAssembler
+from app.conversation.engine import Delta, ToolCallDelta
 from app.conversation.output import Event
 from app.conversation.plan import TurnRequest
-from app.conversation.response import accounts, ending, failure, new_body
+from app.conversation.response import failure, new_body
 from app.errors import EngineError
 from app.main import create_app
+from tests.unit.conversation import test_events
 
 Json = dict[str, Any]
 
@@ -109,16 +109,9 @@ DELTAS = [
 
 def play(request: TurnRequest, finish_reason: str) -> list[Event]:
     """The events of an answer that has everything."""
-    body = new_body(request, "resp_1", "m", datetime.now(UTC), "hit", None)
-    assembler = EventAssembler(body, summarise=request.summarise)
-    events = assembler.start()
-    for delta in DELTAS:
-        events += assembler.add(delta)
-    end = ending(finish_reason)
-    events += assembler.end(end["status"])
-    body |= end | accounts(request, Usage(5, 3, 1, 2, 1), Outcome("hit", None, 3, 2))
-    body["prompt_cache_diagnostics"] = {"type": "cache_hit"}
-    return [*events, assembler.final()]
+    events = test_events.play(DELTAS, finish_reason, request)[0]
+    events[-1]["response"]["prompt_cache_diagnostics"] = {"type": "cache_hit"}
+    return events
 
 
 @pytest.mark.parametrize("more", [{}, {"reasoning": {}}, {"input": "hi"}])

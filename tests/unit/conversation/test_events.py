@@ -32,15 +32,17 @@ def call(index: int, arguments: str, name: str | None = None) -> Delta:
     return Delta(tool_calls=(ToolCallDelta(index, call_id, name, arguments),))
 
 
-def play(deltas: list[Delta], finish_reason: str = "stop") -> tuple[list[Event], EventAssembler]:
-    body = new_body(REQUEST, "resp_1", "m", datetime.now(UTC), "hit", None)
-    assembler = EventAssembler(body)
+def play(
+    deltas: list[Delta], finish_reason: str = "stop", request: TurnRequest = REQUEST
+) -> tuple[list[Event], EventAssembler]:
+    body = new_body(request, "resp_1", "m", datetime.now(UTC), "hit", None)
+    assembler = EventAssembler(body, summarise=request.summarise)
     events = assembler.start()
     for delta in deltas:
         events += assembler.add(delta)
     end = ending(finish_reason)
     events += assembler.end(end["status"])
-    body |= end | accounts(REQUEST, Usage(5, 3, 0, 2, 0), Outcome("hit", None, 3, 2))
+    body |= end | accounts(request, Usage(5, 3, 1, 2, 1), Outcome("hit", None, 3, 2))
     return [*events, assembler.final()], assembler
 
 
