@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run doctor test check fix clean
+.PHONY: help run doctor test bench check fix clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,10 @@ doctor: ## Check Postgres, migrations, workers and the plugin of a running servi
 test: ## Run all tests: unit, integration on real Postgres, e2e on real vLLM (TESTS=path for some)
 	@$(PYTHON) app/local/bootstrap.py --dev
 	@$(BIN)/python -m pytest $(TESTS)
+
+bench: ## Measure full history against cache references: minutes (ARGS="run" for all of it)
+	@$(PYTHON) app/local/bootstrap.py --bench
+	@$(BIN)/python -m bench $(or $(ARGS),run --quick)
 
 check: ## Lint, format, types, and who may import whom
 	@$(PYTHON) app/local/bootstrap.py --dev

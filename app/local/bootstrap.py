@@ -1,4 +1,4 @@
-"""Makes `.venv` and installs Marginalia into it, once: `python3 app/local/bootstrap.py [--dev]`.
+"""Makes `.venv` and installs Marginalia into it, once: `python3 app/local/bootstrap.py [--dev] [--bench]`.
 
 Any Python will do to start it: one that is too old or too new looks for another and hands over. The work
 is in `install`, which is imported only after that, as an older Python could not even read it.
@@ -17,6 +17,7 @@ def main() -> int:
     """Make the environment; 0 once it is complete, 1 with a message where it cannot be."""
     parser = argparse.ArgumentParser(description="Set up Marginalia's virtual environment.")
     parser.add_argument("--dev", action="store_true", help="also install what the tests need")
+    parser.add_argument("--bench", action="store_true", help="also install what the benchmarks need")
     args = parser.parse_args()
     if not OLDEST <= sys.version_info[:2] <= NEWEST:
         return _run_with_another_python()
@@ -24,7 +25,7 @@ def main() -> int:
     sys.path[0] = str(Path(__file__).resolve().parents[2])
     from app.local.install import set_up
 
-    return set_up(dev=args.dev)
+    return set_up(frozenset(extra for extra in ("dev", "bench") if getattr(args, extra)))
 
 
 def _run_with_another_python() -> int:

@@ -29,14 +29,14 @@ INDEX_PATIENCE_S = 3.0
 MISFITS = ("torchvision", "torchaudio", "torchcodec")
 
 
-def set_up(*, dev: bool) -> int:
-    """Bring `.venv` to what this machine needs, or say what failed; returns the exit status."""
+def set_up(more: frozenset[str]) -> int:
+    """Bring `.venv` to what this machine needs, and the extras `more`; returns the exit status."""
     # Like Ctrl-C: what has been started must not go on alone.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         gpu = targets.gpu_visible()
         site = targets.gpu_vllm_site() if gpu else None
-        target = targets.choose(dev=dev, gpu=gpu, vllm_site=site, environ=os.environ)
+        target = targets.choose(more, gpu=gpu, vllm_site=site, environ=os.environ)
         with _alone():
             install(ROOT, ROOT / ".venv", target)
     except SetupError as exc:

@@ -46,15 +46,16 @@ def gpu_vllm_site() -> Path | None:
     return None if "+cpu" in found.version else Path(str(found.locate_file("")))
 
 
-def choose(*, dev: bool, gpu: bool, vllm_site: Path | None, environ: Mapping[str, str]) -> Target:
-    """Decide what to install from what the machine has and what the user set."""
-    extras = frozenset({"dev"} if dev else ())
-    if environ.get("WORKER_URLS", "").strip() and not dev:
-        return Target(extras, note="WORKER_URLS is set: no local vLLM is needed.")
+def choose(
+    more: frozenset[str], *, gpu: bool, vllm_site: Path | None, environ: Mapping[str, str]
+) -> Target:
+    """Decide what to install, besides the extras `more`, from what the machine has and what the user set."""
+    if environ.get("WORKER_URLS", "").strip() and not more:
+        return Target(more, note="WORKER_URLS is set: no local vLLM is needed.")
     if gpu and vllm_site:
         note = f"GPU and vLLM found: using the vLLM in {vllm_site}."
-        return Target(extras | {"model"}, vllm_site, note)
-    target = Target(extras | {"cpu", "model"})
+        return Target(more | {"model"}, vllm_site, note)
+    target = Target(more | {"cpu", "model"})
     if gpu:
         note = (
             "A GPU is visible but no vLLM is installed for it, so the CPU build is used. For the GPU: "

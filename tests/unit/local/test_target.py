@@ -14,7 +14,8 @@ PYPROJECT = '[project]\nname = "x"\ndependencies = ["a"]\n[tool.ruff]\nline-leng
 
 
 def extras(*, dev: bool = False, gpu: bool = False, site: Path | None = None, **environ: str) -> set[str]:
-    return set(choose(dev=dev, gpu=gpu, vllm_site=site, environ=environ).extras)
+    more = frozenset({"dev"} if dev else ())
+    return set(choose(more, gpu=gpu, vllm_site=site, environ=environ).extras)
 
 
 def test_without_a_gpu_the_cpu_build_is_installed() -> None:
@@ -23,18 +24,18 @@ def test_without_a_gpu_the_cpu_build_is_installed() -> None:
 
 
 def test_an_installed_gpu_build_is_used_where_there_is_a_gpu() -> None:
-    target = choose(dev=False, gpu=True, vllm_site=SITE, environ={})
+    target = choose(frozenset(), gpu=True, vllm_site=SITE, environ={})
     assert (target.extras, target.vllm_site) == ({"model"}, SITE)
 
 
 def test_a_gpu_alone_gets_the_cpu_build_and_a_word_about_it() -> None:
-    target = choose(dev=False, gpu=True, vllm_site=None, environ={})
+    target = choose(frozenset(), gpu=True, vllm_site=None, environ={})
     assert (target.extras, target.vllm_site) == ({"cpu", "model"}, None)
     assert target.note and "pip install 'vllm==" in target.note
 
 
 def test_vllm_without_a_gpu_is_not_used() -> None:
-    assert choose(dev=False, gpu=False, vllm_site=SITE, environ={}).vllm_site is None
+    assert choose(frozenset(), gpu=False, vllm_site=SITE, environ={}).vllm_site is None
 
 
 def test_workers_elsewhere_need_no_vllm_here_but_the_tests_do() -> None:

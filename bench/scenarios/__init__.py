@@ -1,0 +1,1 @@
+"""What conversations are measured: one module each, with `run(rounds, scale)`."""

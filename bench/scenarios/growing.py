@@ -1,0 +1,26 @@
+"""A chat that grows: at each length, the next question again and again, all modes from the same history."""
+
+from bench import texts
+from bench.modes import Options
+from bench.rounds import Rounds
+from bench.scale import Scale
+
+NAME = "growing"
+WARM_UP_ROUNDS = 1
+
+
+def asks(scale: Scale) -> int:
+    return len(scale.lengths) * (1 + WARM_UP_ROUNDS + scale.rounds)
+
+
+def run(rounds: Rounds, scale: Scale) -> None:
+    for tokens in scale.lengths:
+        options = Options(answer_tokens=scale.answer_tokens)
+        past = texts.history(tokens, "Growing")
+        points = rounds.started(NAME)
+        points = rounds.turn(NAME, str(tokens), 0, points, past, options, counted=False)
+        # Each round branches off there, so that all rounds have the same length.
+        for number in range(-WARM_UP_ROUNDS, scale.rounds):
+            question = texts.question(number)
+            after = rounds.turn(NAME, str(tokens), number, points, question, options, counted=number >= 0)
+            points = {name: points[name] for name in after}
