@@ -65,12 +65,13 @@ class MarginaliaPlugin:
 
     async def _service(self, state: Any) -> "PrefixService | Unfit":
         try:
-            from app.vllm_plugin import harmony_seam, seam
+            from app.vllm_plugin import harmony_seam, sandbox, seam
             from app.vllm_plugin.service import PrefixService
 
             serving = state.openai_serving_chat
             await seam.check(serving)
             await harmony_seam.check(serving)
+            sandbox.install()
             spared = await savings.agree(serving.engine_client)
             return PrefixService(serving, self._budget_bytes, savings=spared, canary_share=self._canary_share)
         except Exception as exc:
