@@ -11,7 +11,7 @@ from typing import Any
 
 import vllm
 
-from app.vllm_plugin import prompt_ids
+from app.vllm_plugin import prompt_ids, staged_ids
 from app.vllm_plugin.block_hashes import ResumedHasher
 
 PLUGIN = "marginalia"
@@ -19,17 +19,19 @@ SWITCHES = {
     "detokenizer": "DETOKENIZE_TAIL",
     "block_hashes": "RESUME_BLOCK_HASHES",
     "token_ids": "TOKEN_ID_BUFFERS",
+    "staged_ids": "STAGED_ID_BUFFERS",
 }
 """Environment variables by saving: 0 leaves vLLM's own way, 1 is the default."""
 TESTED_VLLM = {
     "detokenizer": ("0.26.", "0.32."),
     "block_hashes": ("0.26.", "0.32."),
-    "token_ids": ("0.32.",),
+    "token_ids": ("0.26.", "0.32."),
+    "staged_ids": ("0.26.", "0.32."),
 }
 """Beginnings of the versions that a saving was tested on."""
 
 ON = "on"
-_IN_ENGINE_CORE = ("block_hashes", "token_ids")
+_IN_ENGINE_CORE = ("block_hashes", "token_ids", "staged_ids")
 _ASK = "marginalia_savings"
 _ONE_HOST = (None, "uni", "mp")
 """Executors whose workers are processes of this host, with the same packages installed."""
@@ -62,7 +64,7 @@ def install() -> None:
 
 
 def _prepare(core: Any) -> None:
-    block_hashes, token_ids = decided("block_hashes"), decided("token_ids")
+    block_hashes, token_ids, staged = (decided(name) for name in _IN_ENGINE_CORE)
     hasher, preprocess = core.get_request_block_hasher, core.EngineCore.preprocess_add_request
 
     def get_request_block_hasher(block_tokens: int, hash_function: Any) -> ResumedHasher:
@@ -75,16 +77,26 @@ def _prepare(core: Any) -> None:
         parallel = self.vllm_config.parallel_config
         one_host = parallel.distributed_executor_backend in _ONE_HOST and parallel.nnodes == 1
         resumed = isinstance(self.request_block_hasher, ResumedHasher)
+        buffers = "several_hosts" if token_ids == ON and not one_host else token_ids
         return {
             "block_hashes": "no_prefix_caching" if block_hashes == ON and not resumed else block_hashes,
-            "token_ids": "several_hosts" if token_ids == ON and not one_host else token_ids,
+            "token_ids": buffers,
+            "staged_ids": _staged(self.vllm_config, staged, buffers),
         }
 
     if block_hashes == ON:
         core.get_request_block_hasher = get_request_block_hasher
     if token_ids == ON:
         core.EngineCore.preprocess_add_request = preprocess_add_request
+    if token_ids == staged == ON:
+        staged = staged_ids.install()
     setattr(core.EngineCore, _ASK, savings)
+
+
+def _staged(config: Any, staged: str, token_ids: str) -> str:
+    if staged == ON and token_ids != ON:
+        return "needs_token_ids"
+    return "v1_model_runner" if staged == ON and not config.use_v2_model_runner else staged
 
 
 async def agree(engine_client: Any) -> dict[str, str]:
@@ -98,9 +110,20 @@ async def agree(engine_client: Any) -> dict[str, str]:
         return spared | dict.fromkeys(_IN_ENGINE_CORE, "not_in_the_engine_core")
     if spared["token_ids"] == ON:
         _send_buffers(engine_client.engine_core)
-        renderer = engine_client.renderer
-        renderer.validate_token_ids = prompt_ids.check_range(renderer.validate_token_ids)
+        _check_ends(engine_client)
     return spared
+
+
+def _check_ends(engine_client: Any) -> None:
+    """Of the ids' range, wherever this version checks it."""
+    renderer = engine_client.renderer
+    if hasattr(renderer, "validate_token_ids"):
+        renderer.validate_token_ids = prompt_ids.check_range(renderer.validate_token_ids)
+    else:
+        inputs = engine_client.input_processor
+        inputs._validate_model_input = prompt_ids.check_input(
+            inputs._validate_model_input, inputs._validate_prompt_len
+        )
 
 
 def _send_buffers(client: Any) -> None:

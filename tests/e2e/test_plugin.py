@@ -66,7 +66,8 @@ def test_info_and_stats(call: Call) -> None:
     info = call("GET", "/info").json()
     assert (info["protocol"], info["model"], info["refusal"]) == (PROTOCOL, DEFAULT_MODEL, None)
     assert info["boundary_tokens"] > 0
-    assert info["savings"] == {"detokenizer": "on", "block_hashes": "on", "token_ids": "on"}
+    on = dict.fromkeys(("detokenizer", "block_hashes", "token_ids"), "on")
+    assert info["savings"] == {**on, "staged_ids": "untested_platform"}
     before = call("GET", "/stats").json()
     assert before["epoch"] == info["epoch"]
     call("POST", "/chat", messages=user("Count me"))
