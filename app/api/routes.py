@@ -28,7 +28,8 @@ class Services:
     prefix_ttl_seconds: int
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
+    # Async, or FastAPI would call it in a thread.
     services: Services = request.app.state.services
     return services
 

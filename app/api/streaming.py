@@ -32,9 +32,9 @@ def path_headers(turn: RunningTurn) -> dict[str, str]:
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events, one per write, and comments in silence.
+    """Server-sent events, those that come at once in one write, and comments in silence.
 
-    The next event is asked for once the last one is out: for a slow client nothing piles up here; vLLM puts
+    The next ones are asked for once the last are out: for a slow client nothing piles up here; vLLM puts
     together what it has meanwhile. Ends the turn whenever and however the client goes away.
     """
 
@@ -82,9 +82,9 @@ _COMMENT = b": keep-alive\n\n"
 async def _frames(turn: RunningTurn) -> AsyncIterator[bytes]:
     number = 0
     try:
-        async for event in turn.events():
-            yield _frame(event)
-            number = event["sequence_number"] + 1
+        async for events in turn.events():
+            yield b"".join(map(_frame, events))
+            number = events[-1]["sequence_number"] + 1
     except Exception as exc:
         logger.error("unexpected error in a stream", exc_info=exc)
         error = {"code": "server_error", "message": "The server had an error.", "param": None}
@@ -124,8 +124,8 @@ async def one_object(turn: RunningTurn, request: Request) -> Response:
 
 async def _last_response(turn: RunningTurn) -> dict[str, Any]:
     response: dict[str, Any] = {}
-    async for event in turn.events():
-        response = event.get("response", response)
+    async for events in turn.events():
+        response = events[-1].get("response", response)
     return response
 
 

@@ -70,26 +70,24 @@ class RunningTurn:
         if self._seeds is not None and self._seed is not None:
             self._seeds.keep(self._asked.tenant, self.id, self._seed)
 
-    async def events(self) -> AsyncIterator[Event]:
-        """The response's events. The last is `response.completed` or `.incomplete`, after the commit, or
-        `response.failed`, with nothing kept."""
+    async def events(self) -> AsyncIterator[list[Event]]:
+        """The response's events, those that come at once together. The last is `response.completed` or
+        `.incomplete`, after the commit, or `response.failed`, with nothing kept."""
         assembler = EventAssembler(self._body, seal=self._seal, summarise=self._request.summarise)
         try:
-            for event in assembler.start():
-                yield event
+            yield assembler.start()
             finish_reason = None
             async for delta in self.answer.deltas():
                 finish_reason = delta.finish_reason or finish_reason
-                if self._request.generate:
-                    for event in assembler.add(delta):
-                        yield event
+                if self._request.generate and (events := assembler.add(delta)):
+                    yield events
             if self._request.generate:
                 if assembler.in_a_call and self._is_at_limit():
                     # vLLM 0.26 says `tool_calls` of an answer that called a tool, however it ended.
                     finish_reason = "length"
                 ending = body.ending(finish_reason)
-                for event in assembler.end(ending["status"]):
-                    yield event
+                if events := assembler.end(ending["status"]):
+                    yield events
             else:
                 ending = body.ending(None)
             self._body |= ending | body.accounts(self._request, self.answer.usage, self.answer.outcome)
@@ -102,7 +100,7 @@ class RunningTurn:
             self._body |= body.failure(exc)
         finally:
             await self.aclose()
-        yield assembler.final()
+        yield [assembler.final()]
 
     def _is_at_limit(self) -> bool:
         limit = self._request.options.max_output_tokens

@@ -62,12 +62,11 @@ class ChatAnswer:
     async def deltas(self) -> AsyncIterator[Delta]:
         finished = False
         try:
+            # To the end, past [DONE]: else the connection could not be used again.
             async for event in EventSource(self._http).aiter_sse():
                 if event.event == RECEIPT_EVENT:
                     self._receipt = _decode_receipt(event.data)
-                elif event.data == "[DONE]":
-                    break
-                else:
+                elif event.data != "[DONE]":
                     delta = self._delta(_decode(event.data))
                     if delta.finish_reason in ("abort", "error"):
                         raise EngineError("vLLM aborted the answer.")

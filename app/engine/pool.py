@@ -12,6 +12,8 @@ from app.engine.worker import VllmWorker
 from app.errors import EngineUnavailable, ModelNotFound
 
 _REFRESH_S = 5.0
+_KEEPALIVE_S = 3.0
+"""Less than the 5 s after which vLLM closes an idle connection: a turn must not be sent on one just then."""
 _SLACK = 4
 """Turns that a worker may have more than twice the idlest one's before affinity ends."""
 
@@ -22,7 +24,9 @@ class WorkerPool:
     def __init__(self, urls: Sequence[str], secret: str | None) -> None:
         # No limit on connections: vLLM's own queue is the place where turns wait. Workers are on the private
         # network: a proxy that the environment names is not on the way to them.
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+        limits = httpx.Limits(
+            max_connections=None, max_keepalive_connections=64, keepalive_expiry=_KEEPALIVE_S
+        )
         self._http = httpx.AsyncClient(limits=limits, trust_env=False)
         self.workers = [VllmWorker(url.rstrip("/"), secret, self._http) for url in urls]
         self._watch: asyncio.Task[None] | None = None

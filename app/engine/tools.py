@@ -33,8 +33,7 @@ def custom_arguments(text: str) -> str:
 
 def _function(tool: dict[str, Any]) -> dict[str, Any]:
     if tool["type"] == "function":
-        # Templates print what a tool has: `strict: false` is said by not saying it, as chat clients do.
-        return {k: v for k, v in tool.items() if k != "type" and v is not None and v is not False}
+        return {k: v for k, v in tool.items() if k != "type" and v is not None}
     text: dict[str, Any] = {"type": "string"}
     if tool["format"]["type"] == "grammar":
         text["pattern"] = tool["format"]["definition"]

@@ -1,4 +1,4 @@
-"""The connection to Postgres: one pool, two ways to use it, and the only place that commits.
+"""The connection to Postgres: one pool, three ways to use it, and the only place that commits.
 
 Everything that means "the database cannot be reached" becomes StoreUnavailable here and nowhere else.
 """
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from sqlalchemy import URL, event, exc
+from sqlalchemy import URL, Executable, event, exc
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -72,6 +72,11 @@ class Database:
         with _wrapping():
             async with self._autocommit.connect() as connection:
                 yield connection
+
+    async def write(self, statement: Executable, parameters: dict[str, Any]) -> None:
+        """Execute one statement, which is a transaction."""
+        async with self.reading() as connection:
+            await connection.execute(statement, parameters)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:

@@ -1,12 +1,12 @@
 """Responses in Postgres: the adapter behind the `ResponseStore` port.
 
-Each reading call is one statement; each writing one is a transaction, of a number of statements that
-no history makes larger.
+Each reading call is one statement, and so is saving a turn; deleting is a transaction, of a number of
+statements that no history makes larger.
 """
 
 import re
 import secrets
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -34,14 +34,19 @@ from app.store.models import (
     OUTPUT,
     PARENT_FK,
     SEED_FK,
+    TABLES,
     CheckpointRow,
-    ItemRow,
     KeyRow,
     ResponseRow,
-    SeedRow,
 )
 from app.store.packing import item_key, pack_proof, unpack_proof
 from app.store.paging import page_of
+
+_PARENT = statements.live_parent()
+_SAVING = {
+    with_checkpoint: statements.saving(with_checkpoint=with_checkpoint) for with_checkpoint in (True, False)
+}
+_SAVING_SEED = insert(TABLES["seeds"])
 
 
 class PostgresResponseStore:
@@ -52,7 +57,8 @@ class PostgresResponseStore:
         if not _possible(response_id):
             return None
         async with self._database.reading() as connection:
-            row = (await connection.execute(statements.live_parent(tenant, response_id))).one_or_none()
+            found = await connection.execute(_PARENT, {"tenant_id": tenant, "response_id": response_id})
+            row = found.one_or_none()
         if row is None:
             return None
         checkpoint = _checkpoint(row) if row.ref is not None else None
@@ -83,12 +89,7 @@ class PostgresResponseStore:
         A parent that is a tombstone by now is as good as a live one.
         """
         try:
-            async with self._database.transaction() as connection:
-                await connection.execute(insert(ResponseRow).values(**_response_values(turn.response)))
-                if items := list(_item_values(turn)):
-                    await connection.execute(insert(ItemRow), items)
-                if turn.checkpoint is not None:
-                    await connection.execute(insert(CheckpointRow).values(**_checkpoint_values(turn)))
+            await self._database.write(_SAVING[turn.checkpoint is not None], _values(turn))
         except exc.IntegrityError as error:
             if PARENT_FK not in str(error.orig):
                 raise
@@ -119,8 +120,7 @@ class PostgresResponseStore:
     async def save_seed(self, tenant: TenantId, response_id: ResponseId, seed: bytes) -> None:
         row = {"tenant_id": tenant, "response_id": response_id, "seed": seed}
         try:
-            async with self._database.transaction() as connection:
-                await connection.execute(insert(SeedRow).values(**row))
+            await self._database.write(_SAVING_SEED, row)
         except exc.IntegrityError as error:
             if SEED_FK not in str(error.orig):
                 raise
@@ -203,41 +203,31 @@ def _checkpoint(row: Any) -> Checkpoint:
     )
 
 
-def _response_values(response: StoredResponse) -> dict[str, Any]:
-    return {
-        "tenant_id": response.tenant,
-        "id": response.id,
-        "root_id": response.root_id,
-        "previous_response_id": response.previous_response_id,
-        "created_at": response.created_at,
-        "body": response.body,
+def _values(turn: Turn) -> dict[str, Any]:
+    """The parameters of `statements.saving`."""
+    response, checkpoint = turn.response, turn.checkpoint
+    sides = ((INPUT, turn.input_items), (OUTPUT, turn.output_items))
+    items = [(side, place, item) for side, listed in sides for place, item in enumerate(listed)]
+    values = {
+        "responses_tenant_id": response.tenant,
+        "responses_id": response.id,
+        "responses_root_id": response.root_id,
+        "responses_previous_response_id": response.previous_response_id,
+        "responses_created_at": response.created_at,
+        "responses_body": response.body,
+        "items_direction": [side for side, _, _ in items],
+        "items_position": [place for _, place, _ in items],
+        "items_item": [item for _, _, item in items],
+        "items_item_id": [item_key(item) for _, _, item in items],
     }
-
-
-def _item_values(turn: Turn) -> Iterator[dict[str, Any]]:
-    key = {"tenant_id": turn.response.tenant, "response_id": turn.response.id}
-    for direction, items in ((INPUT, turn.input_items), (OUTPUT, turn.output_items)):
-        for position, item in enumerate(items):
-            yield {
-                **key,
-                "direction": direction,
-                "position": position,
-                "item": item,
-                "item_id": item_key(item),
-            }
-
-
-def _checkpoint_values(turn: Turn) -> dict[str, Any]:
-    checkpoint = turn.checkpoint
-    assert checkpoint is not None
-    return {
-        "tenant_id": turn.response.tenant,
-        "response_id": turn.response.id,
-        "ref": checkpoint.ref,
-        "prefix_hash": checkpoint.prefix_hash,
-        "token_count": checkpoint.token_count,
-        "fingerprint": checkpoint.fingerprint,
-        "proof": pack_proof(checkpoint.proof),
-        "worker": checkpoint.worker,
-        "expires_at": checkpoint.expires_at,
+    if checkpoint is None:
+        return values
+    return values | {
+        "checkpoints_ref": checkpoint.ref,
+        "checkpoints_prefix_hash": checkpoint.prefix_hash,
+        "checkpoints_token_count": checkpoint.token_count,
+        "checkpoints_fingerprint": checkpoint.fingerprint,
+        "checkpoints_proof": pack_proof(checkpoint.proof),
+        "checkpoints_worker": checkpoint.worker,
+        "checkpoints_expires_at": checkpoint.expires_at,
     }

@@ -15,8 +15,11 @@ from sqlalchemy import (
     Text,
     Update,
     and_,
+    bindparam,
+    column,
     exists,
     func,
+    insert,
     literal,
     select,
     tuple_,
@@ -26,7 +29,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import aliased
 
 from app.conversation.records import Paging, ResponseId, TenantId
-from app.store.models import INPUT, OUTPUT, CheckpointRow, ItemRow, ResponseRow, SeedRow
+from app.store.models import INPUT, OUTPUT, TABLES, CheckpointRow, ItemRow, ResponseRow, SeedRow
 from app.store.paging import rows_of
 
 RESPONSE = (
@@ -47,14 +50,20 @@ CHECKPOINT = (
     CheckpointRow.expires_at,
 )
 
+_Tenant = TenantId | ColumnElement[str]
 
-def live_response(tenant: TenantId, response_id: ResponseId) -> Select[Any]:
+
+def live_response(tenant: _Tenant, response_id: Any) -> Select[Any]:
     """One row: the response and `output_items`; none where it is deleted."""
     return select(*RESPONSE, _items(OUTPUT, tenant, ResponseRow.id)).where(_live(tenant, response_id))
 
 
-def live_parent(tenant: TenantId, response_id: ResponseId) -> Select[Any]:
-    """As `live_response`, with the checkpoint's columns, all null where there is none."""
+def live_parent() -> Select[Any]:
+    """As `live_response`, with the checkpoint's columns, all null where there is none.
+
+    Parameters: `tenant_id`, `response_id`. Built once: every turn executes it.
+    """
+    tenant, response_id = bindparam("tenant_id", type_=Text()), bindparam("response_id", type_=Text())
     own = and_(CheckpointRow.tenant_id == tenant, CheckpointRow.response_id == ResponseRow.id)
     return live_response(tenant, response_id).add_columns(*CHECKPOINT).outerjoin(CheckpointRow, own)
 
@@ -122,6 +131,25 @@ def responses(tenant: TenantId, paging: Paging) -> Select[Any]:
     return page.order_by(*_in_order(place, paging)).limit(rows_of(paging))
 
 
+def saving(*, with_checkpoint: bool) -> Select[Any]:
+    """A turn, all of it or nothing: one statement, at whose end Postgres checks what refers to what.
+
+    Parameters are named `table_column`; those of items are lists. Built once: it is the same for every turn.
+    """
+    response, item, checkpoint = (TABLES[name] for name in ("responses", "items", "checkpoints"))
+    given = {c.name: bindparam(f"responses_{c.name}", type_=c.type) for c in RESPONSE}
+    key = {"tenant_id": given["tenant_id"], "response_id": given["id"]}
+    columns = [c for c in item.c if c.name not in key]
+    lists = (bindparam(f"items_{c.name}", type_=ARRAY(c.type)) for c in columns)
+    listed = func.unnest(*lists).table_valued(*(column(c.name, c.type) for c in columns)).render_derived()
+    items = insert(item).from_select([*key, *columns], select(*key.values(), *listed.c))
+    turn = select(literal(1)).add_cte(insert(response).values(given).cte("response"), items.cte("new_items"))
+    if not with_checkpoint:
+        return turn
+    proof = {c.name: bindparam(f"checkpoints_{c.name}", type_=c.type) for c in CHECKPOINT}
+    return turn.add_cte(insert(checkpoint).values({**key, **proof}).cte("new_checkpoint"))
+
+
 def lock_conversation(tenant: TenantId, response_id: ResponseId) -> Select[Any]:
     """Lets one deletion at a time work on a conversation. Does not hold up a new turn."""
     member = aliased(ResponseRow)
@@ -166,11 +194,11 @@ def _line(tenant: TenantId, response_id: ResponseId) -> CTE:
     return line.union_all(older.where(_is(tenant, line.c.previous_response_id)))
 
 
-def _is(tenant: TenantId, response_id: Any) -> ColumnElement[bool]:
+def _is(tenant: _Tenant, response_id: Any) -> ColumnElement[bool]:
     return and_(ResponseRow.tenant_id == tenant, ResponseRow.id == response_id)
 
 
-def _live(tenant: TenantId, response_id: ResponseId) -> ColumnElement[bool]:
+def _live(tenant: _Tenant, response_id: Any) -> ColumnElement[bool]:
     return and_(_is(tenant, response_id), ResponseRow.deleted_at.is_(None))
 
 
@@ -181,7 +209,7 @@ def _has_child(tenant: TenantId, besides: CTE | None = None) -> ColumnElement[bo
     return found if besides is None else found.where(child.id != besides.c.id)
 
 
-def _items(direction: str, tenant: TenantId, response_id: Any) -> ColumnElement[Any]:
+def _items(direction: str, tenant: _Tenant, response_id: Any) -> ColumnElement[Any]:
     in_order = func.json_agg(aggregate_order_by(ItemRow.item, ItemRow.position), type_=JSON)
     own = and_(ItemRow.tenant_id == tenant, ItemRow.response_id == response_id)
     items = select(in_order).where(own, ItemRow.direction == direction)

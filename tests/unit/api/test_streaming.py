@@ -179,13 +179,19 @@ async def read(stream: EventStream, patience: int) -> list[bytes]:
     return [body for body in reader.taken if body]
 
 
+def events_of(sent: list[bytes]) -> list[dict[str, Any]]:
+    """Those that come at once are sent at once."""
+    frames = [frame for together in sent for frame in together.removesuffix(b"\n\n").split(b"\n\n")]
+    return [json.loads(frame.split(b"data: ")[1]) for frame in frames]
+
+
 async def test_silence_is_filled_with_comments_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api_streaming, "KEEP_ALIVE_S", 0.01)
     _, stream, _ = talking(silent_s=0.05)
     sent = await read(stream, 40)
     comments = [frame for frame in sent if frame.startswith(b":")]
     assert len(comments) > 3
-    events = [json.loads(f.split(b"data: ")[1]) for f in sent if not f.startswith(b":")]
+    events = events_of([frame for frame in sent if not frame.startswith(b":")])
     assert [e["sequence_number"] for e in events] == list(range(len(events)))
     assert b"".join(comments) == b": keep-alive\n\n" * len(comments)
 
@@ -204,7 +210,7 @@ async def test_a_client_that_reads_slowly_slows_the_answer_down() -> None:
 async def test_a_bug_in_mid_stream_is_an_error_event(caplog: pytest.LogCaptureFixture) -> None:
     _, stream, store = talking(fails_after=3)
     sent = [cast(bytes, frame) async for frame in stream.body_iterator]
-    events = [json.loads(frame.split(b"data: ")[1]) for frame in sent]
+    events = events_of(sent)
     assert events[-1] == {
         "type": "error",
         "sequence_number": len(events) - 1,
@@ -213,6 +219,7 @@ async def test_a_bug_in_mid_stream_is_an_error_event(caplog: pytest.LogCaptureFi
         "param": None,
     }
     assert sent[-1].startswith(b"event: error\n")
+    assert len(sent) == len(events) - 3, "the two at the start, and the three of the first word"
     assert "a bug" in caplog.text
     assert await store.get(DEFAULT_TENANT, events[0]["response"]["id"]) is None
 

@@ -71,9 +71,9 @@ def sent(chat: Chat) -> tuple[bytes, ...]:
 
 async def test_a_seed_is_kept_once_the_turn_is_settled(chat: Chat, store: Store, seeds: Seeds) -> None:
     running = await chat.turns.start(request(), DEFAULT_TENANT)
-    async for event in running.events():
+    async for events in running.events():
         await seeds.written()
-        assert await store.kept(running.id) == [], event["type"]
+        assert await store.kept(running.id) == [], events[-1]["type"]
     await seeds.written()
     assert store.writes == 0
     await running.settle()
@@ -191,7 +191,7 @@ async def test_a_turn_that_keeps_nothing_has_no_seed(chat: Chat, store: Store, s
     parent = await chat.response(request(caching=Caching(enabled=False, ttl_s=60)))
     running = await chat.turns.start(request(parent["id"]), DEFAULT_TENANT)
     await store.delete(DEFAULT_TENANT, parent["id"])
-    kept.append([event async for event in running.events()][-1]["response"])
+    kept.append([events async for events in running.events()][-1][-1]["response"])
     await running.settle()
     await seeds.written()
     assert failed["type"] == "response.failed"

@@ -147,7 +147,7 @@ class Chat:
 
     async def turn(self, made: TurnRequest) -> list[Event]:
         running = await self.turns.start(made, DEFAULT_TENANT)
-        events = [event async for event in running.events()]
+        events = [event async for together in running.events() for event in together]
         await running.settle()
         return events
 
@@ -300,8 +300,8 @@ class Watching(MemoryResponseStore):
 async def test_completed_comes_after_the_commit() -> None:
     store = Watching()
     running = await Chat(store).turns.start(request(), DEFAULT_TENANT)
-    async for event in running.events():
-        assert bool(store.saved) == (event["type"] == "response.completed")
+    async for events in running.events():
+        assert {bool(store.saved)} == {event["type"] == "response.completed" for event in events}
     assert store.saved[0].response.body["status"] == "completed"
     assert store.saved[0].checkpoint == CHECKPOINT
 

@@ -24,12 +24,6 @@ def test_functions_and_choices_in_the_chat_shape() -> None:
     assert chat_tool_choice({"type": "custom", "name": "f"}) == chosen
 
 
-def test_a_tool_that_is_not_strict_is_shown_as_chat_clients_show_it() -> None:
-    assert chat_tools([{**FUNCTION, "strict": False}]) == [
-        {"type": "function", "function": {"name": "f", "parameters": {}}}
-    ]
-
-
 def test_a_custom_tool_is_a_function_of_one_string() -> None:
     grammar = {"type": "grammar", "syntax": "regex", "definition": "[ab]+"}
     free, bound = (

@@ -1,0 +1,58 @@
+"""Over real sockets: which connection a turn takes, and what becomes of it."""
+
+import asyncio
+from typing import Any
+
+import httpx
+import msgspec
+
+from app.conversation.engine import Margin
+from app.engine.worker import VllmWorker
+from tests.e2e.stack import serving
+from tests.unit.engine.test_worker import CHECKPOINT, GENERATION, RECEIPT
+
+CHUNK = b'data: {"choices": [{"delta": {"content": "hi"}, "finish_reason": "stop"}]}\n\n'
+END = b"event: prefix\ndata: %b\n\ndata: [DONE]\n\n" % msgspec.json.encode(RECEIPT)
+
+
+class Plugin:
+    """Streams an answer chunk by chunk, as an ASGI application; notes who asked."""
+
+    def __init__(self) -> None:
+        self.clients: list[tuple[str, int]] = []
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        self.clients.append(scope["client"])
+        assert (await receive())["type"] == "http.request"
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for body in (CHUNK, END):
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+            await asyncio.sleep(0.01)
+        await send({"type": "http.response.body"})
+
+
+async def test_turns_after_one_another_share_a_connection() -> None:
+    plugin = Plugin()
+    with serving(plugin) as url:
+        async with httpx.AsyncClient(trust_env=False) as http:
+            worker = VllmWorker(url, None, http)
+            for _ in range(3):
+                async with worker.answer(GENERATION, Margin(CHECKPOINT, (), (), 60)) as answer:
+                    assert [delta.text async for delta in answer.deltas()] == ["hi"]
+    assert len(plugin.clients) == 3
+    assert len(set(plugin.clients)) == 1
+
+
+async def test_a_turn_that_is_left_gives_up_its_connection() -> None:
+    """That is how vLLM learns that nobody waits."""
+    plugin = Plugin()
+    with serving(plugin) as url:
+        async with httpx.AsyncClient(trust_env=False) as http:
+            worker = VllmWorker(url, None, http)
+            for _ in range(2):
+                async with worker.answer(GENERATION, Margin(CHECKPOINT, (), (), 60)) as answer:
+                    await anext(aiter(answer.deltas()))
+    assert len(set(plugin.clients)) == 2
