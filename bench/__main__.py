@@ -14,7 +14,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from app.errors import SetupError
 from bench import compare
 from bench.engines import ON_A_CPU, names
 from bench.modes import ALL
@@ -28,11 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not given or (given[0].startswith("-") and given[0] not in ("-h", "--help")):
         given = ["run", *given]
     options = _parser().parse_args(given)
-    try:
-        return int(options.command(options))
-    except SetupError as exc:
-        print(f"\nThe benchmark failed. {exc.message}\n  What to do: {exc.hint}", file=sys.stderr)
-        return 1
+    return int(options.command(options))
 
 
 def _report(options: argparse.Namespace) -> int:

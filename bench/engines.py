@@ -45,23 +45,24 @@ _TINY = (*_ROUTES, *tiny.LOAD_ARGS, "--logits-processors", "bench.scripted:Scrip
 _THINKS = ("--reasoning-parser", "qwen3", "--enable-auto-tool-choice", "--tool-call-parser", "hermes")
 _QWEN3 = FAMILIES["qwen3"].directory
 
+# `tiny` has random weights behind Qwen3's tokenizer and template; `default` is SmolLM2-135M-Instruct.
 ON_A_CPU = (
     Engine(
-        "a tiny model behind Qwen3's tokenizer and template",
+        "tiny",
         _QWEN3,
         _TINY,
         (growing, shared, branch, store, kvcached.basic, kvcached.long, crowd, restart),
     ),
-    Engine("the same, with tools and reasoning", _QWEN3, (*_TINY, *_THINKS), (tools,)),
+    Engine("tiny-thinking", _QWEN3, (*_TINY, *_THINKS), (tools,)),
     Engine(
-        "the same, with a small KV cache and a small prefix store",
+        "tiny-small",
         _QWEN3,
         (*_TINY, *memory.VLLM_ARGS),
         (memory, kvcached.lru),
         environment=(("VLLM_CPU_KVCACHE_SPACE", "1"), ("PREFIX_STORE_MB", "1")),
     ),
     Engine(
-        "the default model, SmolLM2-135M-Instruct",
+        "default",
         FAMILIES["smollm2"].directory,
         (*_ROUTES, *DEFAULT_VLLM_ARGS),
         (real,),
@@ -74,7 +75,7 @@ def on_a_gpu(model: Path, arguments: tuple[str, ...]) -> tuple[Engine, ...]:
     Marginalia keeps the ids of the text instead (PREFIX_POLICY=canonical)."""
     scenarios = (growing, crowd, store)
     loading = ("--load-format", "dummy", *arguments)
-    return (Engine(f"{model.name}, random weights", lambda: model, loading, scenarios, "canonical", ()),)
+    return (Engine(model.name, lambda: model, loading, scenarios, "canonical", ()),)
 
 
 def names(engines: tuple[Engine, ...]) -> list[str]:

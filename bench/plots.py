@@ -1,6 +1,6 @@
 """The pictures of a run. One function each, which gives None where the run has no rows for it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -14,6 +14,7 @@ from bench.summary import (
     OURS,
     Spread,
     advantage,
+    as_number,
     case_label,
     cases,
     digits,
@@ -38,6 +39,7 @@ def hero(run: Run) -> Figure | None:
     if BASELINE not in lines or OURS not in lines:
         return None
     note = "Medians of the same turns on the same vLLM; bands are quartiles."
+    note += _unequal(run.rows, "growing", (BASELINE, COMPETITOR, OURS))
     made = picture.figure(run, "How long until the first token, once the chat is long?", note)
     axes = made.subplots()
     shown = [mode for mode in (BASELINE, COMPETITOR, OURS) if mode in lines]
@@ -70,7 +72,11 @@ def ttft(run: Run) -> Figure | None:
     lines = _curves(run.rows, "growing", "ttft_ms")
     if not lines:
         return None
-    made = picture.figure(run, "How does the time to the first token grow with the history?", MEDIANS)
+    made = picture.figure(
+        run,
+        "How does the time to the first token grow with the history?",
+        MEDIANS + _unequal(run.rows, "growing"),
+    )
     axes = made.subplots()
     _lines(axes, lines, "tokens of history", "time to first token, ms", log=True)
     picture.legend(made)
@@ -85,6 +91,7 @@ def split(run: Run) -> Figure | None:
     if not shown:
         return None
     note = "Medians. The numbers: time to first token + what is done after the engine's answer."
+    note += _unequal(rows, "growing")
     made = picture.figure(run, "Where does a turn's time go?", note, width=9.5, height=5.4)
     for axes, case in zip(made.subplots(len(shown), 1, squeeze=False)[:, 0], shown, strict=True):
         bars.stack(axes, modes(rows), select(rows, "growing", case))
@@ -153,6 +160,16 @@ Curves = dict[str, list[tuple[float, Spread]]]
 """For each mode (x, median and quartiles), by rising x."""
 
 
+def _unequal(rows: list[Row], scenario: str, of: Iterable[str] = ()) -> str:
+    """What a footer has to say of turns (of some modes) that were not the same work."""
+    names = tuple(of)
+    compared = [
+        row for row in select(rows, scenario) if row.equal is not None and (not names or row.mode in names)
+    ]
+    unequal = sum(row.equal is False for row in compared)
+    return f" {unequal} of {len(compared)} turns had other token ids than a full render." if unequal else ""
+
+
 def _curves(rows: list[Row], scenario: str, measure: str) -> Curves:
     """For cases that are numbers. Zero has no place on a logarithmic axis: the report has it."""
     of_scenario = select(rows, scenario)
@@ -160,8 +177,9 @@ def _curves(rows: list[Row], scenario: str, measure: str) -> Curves:
     for mode in modes(of_scenario):
         for case in cases(select(of_scenario, scenario, mode=mode)):
             one = spread(select(of_scenario, scenario, case, mode), measure)
-            if one is not None and one.low > 0:
-                found.setdefault(mode, []).append((float(case), one))
+            x = as_number(case)
+            if x is not None and one is not None and one.low > 0:
+                found.setdefault(mode, []).append((x, one))
     return found
 
 

@@ -41,6 +41,7 @@ MEASURES = {
     "service_cpu_ms": Measure("CPU of the service", "ms"),
     "api_cpu_ms": Measure("CPU of vLLM's API process", "ms"),
     "engine_cpu_ms": Measure("CPU of vLLM's engine process", "ms"),
+    "client_cpu_ms": Measure("CPU of the client", "ms"),
     "service_rss_mb": Measure("memory of the service", "MB"),
     "api_rss_mb": Measure("memory of vLLM's API process", "MB"),
     "stored_bytes": Measure("stored for the turn", "B"),

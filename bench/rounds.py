@@ -2,8 +2,7 @@
 
 Before the modes are asked, in random order, stock vLLM answers the same turn once, untimed. Its full render
 gives the ids that every mode's engine request is held against, and leaves all of the prompt's blocks in the
-KV cache, so that no mode pays for another's prefill. For a mode that cannot forward vLLM's `cache_salt`
-this is done once more without it.
+KV cache, so that no mode pays for another's prefill: all send the same `cache_salt`.
 """
 
 import contextlib
@@ -149,8 +148,6 @@ class Rounds:
         url = f"{self.stack.vllm.url}/v1/chat/completions"
         body = Chat.body(point, new, options)
         http.ask(f"{self.stack.vllm.url}{SEEN}")
-        if Agentic.name in points:
-            http.stream(url, body)
         http.stream(url, body | {"cache_salt": self.stack.salt})
         prompt: str = http.ask(f"{self.stack.vllm.url}{SEEN}")["seen"][-1]["prompt"]
         return prompt

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from app.errors import SetupError
 from bench import plots, report, stack
 from bench.engines import ON_A_CPU, Engine, Scenario, names, on_a_gpu
 from bench.records import NotRun, Run, machine
@@ -53,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
             f"--only: no scenario {', '.join(sorted(unknown))}; there are {', '.join(names(engines))}"
         )
     options.out.mkdir(parents=True, exist_ok=True)
-    result = Run(machine(), {"scale": asdict(scale), "modes": options.modes})
+    result = Run(machine(), {"scale": asdict(scale), "modes": options.modes, "engines": {}})
     total = sum(s.asks(scale) for e in engines for s in e.scenarios if s.NAME in chosen) * len(options.modes)
     bar = Bar(total)
     saved = [time.monotonic()]
@@ -67,7 +68,13 @@ def run(options: argparse.Namespace) -> int:
     try:
         for engine in engines:
             if wanted := [scenario for scenario in engine.scenarios if scenario.NAME in chosen]:
-                _with_engine(engine, wanted, scale, result, bar, options, save)
+                try:
+                    _with_engine(engine, wanted, scale, result, bar, options, save)
+                except SetupError as exc:
+                    # The other engines' scenarios can still be measured.
+                    bar.line(f"{engine.name} did not start: {exc.message}\n  What to do: {exc.hint}")
+                    result.not_run += [NotRun(scenario.NAME, "", exc.message) for scenario in wanted]
+                    status = 1
     except KeyboardInterrupt:
         result.notes.append("The run was broken off.")
         status = 130
@@ -95,8 +102,18 @@ def _with_engine(
         model = str(engine.model())
         environment = dict(engine.environment)
         with stack.running(
-            model, engine.arguments, directory, bar.say, policy=engine.policy, environment=environment
+            model,
+            engine.arguments,
+            directory,
+            options.out / "logs" / engine.name,
+            bar.say,
+            policy=engine.policy,
+            environment=environment,
         ) as servers:
+            result.settings["engines"][engine.name] = {
+                "model": Path(model).name,
+                "arguments": engine.arguments,
+            }
             bar.line(f"{engine.name}: ready after {time.monotonic() - began:.0f} s")
             rounds = Rounds(servers, result, options.modes, bar, save)
             for scenario in scenarios:
@@ -110,7 +127,8 @@ def _with_engine(
 
 
 def written(result: Run, out: Path) -> None:
-    for path in (out / RESULTS, *report.write(result, out), *plots.draw(result, out)):
+    pictures = plots.draw(result, out)
+    for path in (out / RESULTS, *report.write(result, out, pictures), *pictures):
         print(path)
     for entry in result.not_run:
         print(f"not run: {entry.scenario} {entry.mode}: {entry.why}")

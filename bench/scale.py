@@ -19,23 +19,25 @@ class Scale:
     """Conversations at once."""
     crowd_tokens: int
     crowd_turns: int
+    crowd_runs: int
     depths: tuple[int, ...]
     """Turns of a conversation at which the store's cost is measured; the last is how long it gets."""
     depth_rounds: int
 
 
 QUICK = Scale(
-    lengths=(1_000, 8_000, 32_000, 110_000),
-    rounds=5,
+    lengths=(1_000, 16_000, 110_000),
+    rounds=7,
     answer_tokens=8,
-    tool_rounds=20,
-    chats=8,
+    tool_rounds=8,
+    chats=4,
     system_tokens=4_000,
-    crowds=(1, 4, 16),
+    crowds=(1, 8),
     crowd_tokens=8_000,
     crowd_turns=3,
-    depths=(10, 100),
-    depth_rounds=10,
+    crowd_runs=3,
+    depths=(10, 20, 100),
+    depth_rounds=15,
 )
 GPU = Scale(
     lengths=(1_600, 16_000, 64_000, 119_000),
@@ -46,7 +48,8 @@ GPU = Scale(
     system_tokens=0,
     crowds=(12,),
     crowd_tokens=16_000,
-    crowd_turns=5,
+    crowd_turns=6,
+    crowd_runs=3,
     depths=(10, 20, 100),
     depth_rounds=20,
 )
@@ -61,6 +64,7 @@ FULL = Scale(
     crowds=(1, 2, 4, 8, 16, 32, 64),
     crowd_tokens=8_000,
     crowd_turns=4,
+    crowd_runs=3,
     depths=(10, 20, 100, 1_000),
     depth_rounds=40,
 )

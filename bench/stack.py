@@ -62,6 +62,7 @@ def running(
     model: str,
     vllm_args: Sequence[str],
     directory: Path,
+    logs: Path,
     say: Say,
     *,
     policy: str,
@@ -77,7 +78,7 @@ def running(
     }
     with ExitStack() as stack, patch.dict(os.environ, environment):
         arguments = ["--middleware", "bench.tap.Tap", *vllm_args]
-        vllm = LocalVllm(model, MODEL, log_dir=directory / "logs", secret=secret, extra_args=arguments)
+        vllm = LocalVllm(model, MODEL, log_dir=logs, secret=secret, extra_args=arguments)
         vllm.start()
         stack.callback(vllm.stop)
         say("Postgres")
@@ -85,11 +86,11 @@ def running(
         on_database(url, migrate.upgrade)
         vllm.wait_ready(lambda status: say(f"vLLM: {status}"))
         say("Marginalia")
-        marginalia = stack.enter_context(_marginalia(directory, vllm.url, url, secret, policy))
+        marginalia = stack.enter_context(_marginalia(directory, logs, vllm.url, url, secret, policy))
         say("agentic-api")
         store, agentic, why_not = directory / "agentic.db", None, ""
         try:
-            agentic = stack.enter_context(_agentic(directory, vllm.url, store))
+            agentic = stack.enter_context(_agentic(store, logs, vllm.url))
         except NotThere as exc:
             why_not = str(exc)
         yield Stack(vllm, url, marginalia, secret, agentic, store, why_not)
@@ -100,17 +101,19 @@ class NotThere(Exception):
 
 
 @contextmanager
-def _marginalia(directory: Path, vllm: str, database: str, secret: str, policy: str) -> Iterator[Server]:
+def _marginalia(
+    directory: Path, logs: Path, vllm: str, database: str, secret: str, policy: str
+) -> Iterator[Server]:
     port = _free_port()
     env = {**os.environ, "WORKER_URLS": vllm, "DATABASE_URL": database, "MARGINALIA_SECRET": secret}
     env |= {"HOST": HOST, "PORT": str(port), "DATA_DIR": str(directory), "PREFIX_POLICY": policy}
     command = [sys.executable, "-m", "bench.service"]
-    with _guarded(directory, "marginalia", command, env, f"http://{HOST}:{port}", "/ready") as server:
+    with _guarded(logs, "marginalia", command, env, f"http://{HOST}:{port}", "/ready") as server:
         yield server
 
 
 @contextmanager
-def _agentic(directory: Path, vllm: str, store: Path) -> Iterator[Server]:
+def _agentic(store: Path, logs: Path, vllm: str) -> Iterator[Server]:
     places = os.pathsep.join([str(Path(sys.executable).parent), *sys.path, os.environ["PATH"]])
     binary = shutil.which("agentic-server", path=places)
     if binary is None:
@@ -118,17 +121,17 @@ def _agentic(directory: Path, vllm: str, store: Path) -> Iterator[Server]:
     port = _free_port()
     command = [binary, "--llm-api-base", vllm, "--gateway-host", HOST, "--gateway-port", str(port)]
     command += ["--db-url", f"sqlite://{store}?mode=rwc", "--max-request-body-size-bytes", str(1 << 28)]
-    env = {**os.environ, "HOME": str(directory)}
-    with _guarded(directory, "agentic", command, env, f"http://{HOST}:{port}", "/health") as server:
+    env = {**os.environ, "HOME": str(store.parent)}
+    with _guarded(logs, "agentic", command, env, f"http://{HOST}:{port}", "/health") as server:
         yield server
 
 
 @contextmanager
 def _guarded(
-    directory: Path, name: str, command: list[str], env: dict[str, str], url: str, ready: str
+    logs: Path, name: str, command: list[str], env: dict[str, str], url: str, ready: str
 ) -> Iterator[Server]:
-    log = directory / "logs" / f"{name}.log"
-    process = Guarded(directory / f"{name}.lock")
+    log = logs / f"{name}.log"
+    process = Guarded(logs / f"{name}.lock")
     try:
         process.start(command, log=log, env=env, cwd=ROOT)
         until = time.monotonic() + READY_S

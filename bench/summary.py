@@ -41,6 +41,7 @@ SCENARIOS = {
     "kvcached-basic": Scenario("kvcached: basic prefix"),
     "kvcached-long": Scenario("kvcached: long prefix"),
     "kvcached-lru": Scenario("kvcached: least recently used"),
+    "real": Scenario("A model that has learned to write", "turn"),
     "store": Scenario("What a turn costs in a deep conversation", "turn"),
 }
 """In the order in which they are shown."""
@@ -56,6 +57,10 @@ CASES = (
     "deeper",
     "fits",
     "too large",
+    "first",
+    "cached",
+    "recent",
+    "evicted",
     "before",
     "first turn after",
     "second turn after",
@@ -100,7 +105,7 @@ def modes(rows: Iterable[Row]) -> list[str]:
 def cases(rows: Iterable[Row]) -> list[str]:
     """Numbers by their size, then known words, then the rest."""
     words = _ordered((row.case for row in rows), CASES)
-    numbers = {case: number for case in words if (number := _number(case)) is not None}
+    numbers = {case: number for case in words if (number := as_number(case)) is not None}
     return sorted(numbers, key=numbers.__getitem__) + [case for case in words if case not in numbers]
 
 
@@ -168,17 +173,18 @@ def digits(value: float) -> str:
     return f"{value:#.3g}"
 
 
-def case_label(case: str) -> str:
-    """Numbers with their thousands told apart."""
-    value = _number(case)
-    return case if value is None else f"{value:,.10g}"
-
-
-def _number(case: str) -> float | None:
+def as_number(case: str) -> float | None:
+    """None for a word."""
     try:
         return float(case)
     except ValueError:
         return None
+
+
+def case_label(case: str) -> str:
+    """Numbers with their thousands told apart."""
+    value = as_number(case)
+    return case if value is None else f"{value:,.10g}"
 
 
 def _ordered(names: Iterable[str], known: Iterable[str]) -> list[str]:

