@@ -30,7 +30,7 @@ MEASURES = {
     "after_ms": Measure("service, after the engine's answer", "ms"),
     "service_ms": Measure("service, before and after", "ms"),
     "database_ms": Measure("of it, waiting for the database", "ms"),
-    "statements": Measure("database round trips", ""),
+    "statements": Measure("database statements", ""),
     "client_bytes": Measure("request of the client", "B"),
     "engine_bytes": Measure("request to vLLM", "B"),
     "prompt_tokens": Measure("prompt", "tokens"),

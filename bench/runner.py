@@ -113,6 +113,7 @@ def _with_engine(
             result.settings["engines"][engine.name] = {
                 "model": Path(model).name,
                 "arguments": engine.arguments,
+                "savings": servers.plugin()["savings"],
             }
             bar.line(f"{engine.name}: ready after {time.monotonic() - began:.0f} s")
             rounds = Rounds(servers, result, options.modes, bar, save)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import psutil
@@ -23,6 +23,7 @@ from app.local.guard import Guarded
 from app.local.postgres import EmbeddedPostgres
 from app.local.vllm import HOST, LocalVllm, _free_port
 from app.prefix.hashing import namespace_of
+from app.prefix.wire import SECRET_HEADER
 from app.store import migrate
 from bench import http
 
@@ -50,6 +51,12 @@ class Stack:
     agentic: Server | None
     agentic_store: Path
     why_not: str
+
+    def plugin(self) -> dict[str, Any]:
+        """What the plugin says of itself."""
+        url, secret = f"{self.vllm.url}/prefix/v1/info", {SECRET_HEADER: self.secret}
+        answer: dict[str, Any] = http.ask(url, headers=secret)
+        return answer
 
     @property
     def salt(self) -> str:

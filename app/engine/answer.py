@@ -60,20 +60,24 @@ class ChatAnswer:
         return self._reason
 
     async def deltas(self) -> AsyncIterator[Delta]:
-        finished = False
+        finished = done = False
         try:
             # To the end, past [DONE]: else the connection could not be used again.
             async for event in EventSource(self._http).aiter_sse():
                 if event.event == RECEIPT_EVENT:
                     self._receipt = _decode_receipt(event.data)
-                elif event.data != "[DONE]":
+                elif event.data == "[DONE]":
+                    done = True
+                else:
                     delta = self._delta(_decode(event.data))
                     if delta.finish_reason in ("abort", "error"):
                         raise EngineError("vLLM aborted the answer.")
                     finished = finished or delta.finish_reason is not None
                     yield delta
         except (httpx.HTTPError, SSEError, msgspec.DecodeError) as exc:
-            raise EngineError(f"vLLM broke off in the middle of the answer ({type(exc).__name__}).") from exc
+            if not done:  # else nothing of the answer is missing
+                what = type(exc).__name__
+                raise EngineError(f"vLLM broke off in the middle of the answer ({what}).") from exc
         if not finished:
             raise EngineError("vLLM ended the answer without a finish reason.")
 

@@ -46,9 +46,7 @@ def gpu_vllm_site() -> Path | None:
     return None if "+cpu" in found.version else Path(str(found.locate_file("")))
 
 
-def choose(
-    more: frozenset[str], *, gpu: bool, vllm_site: Path | None, environ: Mapping[str, str]
-) -> Target:
+def choose(more: frozenset[str], *, gpu: bool, vllm_site: Path | None, environ: Mapping[str, str]) -> Target:
     """Decide what to install, besides the extras `more`, from what the machine has and what the user set."""
     if environ.get("WORKER_URLS", "").strip() and not more:
         return Target(more, note="WORKER_URLS is set: no local vLLM is needed.")
