@@ -20,6 +20,8 @@ class Scale:
     crowd_tokens: int
     crowd_turns: int
     crowd_runs: int
+    memory_turns: int
+    """Of each conversation where the working set is larger than the KV cache."""
     depths: tuple[int, ...]
     """Turns of a conversation at which the store's cost is measured; the last is how long it gets."""
     depth_rounds: int
@@ -30,12 +32,13 @@ QUICK = Scale(
     rounds=7,
     answer_tokens=8,
     tool_rounds=8,
-    chats=4,
+    chats=3,
     system_tokens=4_000,
     crowds=(1, 8),
     crowd_tokens=8_000,
     crowd_turns=3,
-    crowd_runs=3,
+    crowd_runs=2,
+    memory_turns=2,
     depths=(10, 20, 100),
     depth_rounds=15,
 )
@@ -50,21 +53,23 @@ GPU = Scale(
     crowd_tokens=16_000,
     crowd_turns=6,
     crowd_runs=3,
+    memory_turns=0,
     depths=(10, 20, 100),
     depth_rounds=20,
 )
 """What a Hopper machine is lent for: ten minutes, the start of everything included."""
 FULL = Scale(
     lengths=(1_000, 4_000, 16_000, 64_000, 110_000),
-    rounds=15,
+    rounds=11,
     answer_tokens=16,
     tool_rounds=20,
-    chats=20,
+    chats=8,
     system_tokens=4_000,
-    crowds=(1, 2, 4, 8, 16, 32, 64),
+    crowds=(1, 4, 16, 64),
     crowd_tokens=8_000,
-    crowd_turns=4,
+    crowd_turns=3,
     crowd_runs=3,
+    memory_turns=5,
     depths=(10, 20, 100, 1_000),
-    depth_rounds=40,
+    depth_rounds=25,
 )

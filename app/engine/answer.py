@@ -1,5 +1,7 @@
 """Reading one answer of vLLM: chat completion chunks, and the plugin's receipt after them."""
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,6 +20,7 @@ from app.engine.tools import CustomInput, custom_names
 from app.errors import EngineError
 from app.prefix.wire import PATH_HEADER, REASON_HEADER, RECEIPT_EVENT, Receipt
 
+_END_PATIENCE_S = 1.0
 _decode = msgspec.json.Decoder().decode
 _decode_receipt = msgspec.json.Decoder(Receipt).decode
 
@@ -38,7 +41,8 @@ class ChatAnswer:
         reason: str | None,
         keep_s: int | None,
     ) -> None:
-        self._http = http
+        self._events = EventSource(http).aiter_sse()
+        self._done = False
         self._worker_url = worker_url
         self._keep_s = keep_s
         self._custom = custom_names(options.tools)
@@ -60,14 +64,14 @@ class ChatAnswer:
         return self._reason
 
     async def deltas(self) -> AsyncIterator[Delta]:
-        finished = done = False
+        finished = False
         try:
-            # To the end, past [DONE]: else the connection could not be used again.
-            async for event in EventSource(self._http).aiter_sse():
+            async for event in self._events:
                 if event.event == RECEIPT_EVENT:
                     self._receipt = _decode_receipt(event.data)
                 elif event.data == "[DONE]":
-                    done = True
+                    self._done = True
+                    break
                 else:
                     delta = self._delta(_decode(event.data))
                     if delta.finish_reason in ("abort", "error"):
@@ -75,11 +79,17 @@ class ChatAnswer:
                     finished = finished or delta.finish_reason is not None
                     yield delta
         except (httpx.HTTPError, SSEError, msgspec.DecodeError) as exc:
-            if not done:  # else nothing of the answer is missing
-                what = type(exc).__name__
-                raise EngineError(f"vLLM broke off in the middle of the answer ({what}).") from exc
+            raise EngineError(f"vLLM broke off in the middle of the answer ({type(exc).__name__}).") from exc
         if not finished:
             raise EngineError("vLLM ended the answer without a finish reason.")
+
+    async def drain(self) -> None:
+        """Read what follows a whole answer: else its connection could not be used again. Never raises."""
+        if self._done:
+            with contextlib.suppress(httpx.HTTPError, SSEError, TimeoutError):
+                async with asyncio.timeout(_END_PATIENCE_S):
+                    async for _ in self._events:
+                        pass
 
     def _delta(self, chunk: dict[str, Any]) -> Delta:
         if "error" in chunk:

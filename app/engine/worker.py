@@ -62,11 +62,12 @@ class VllmWorker:
         path = "/prefix/v1/chat" if with_prefix else "/v1/chat/completions"
         body = (prefix_body if with_prefix else stock_body)(generation, prompt)
         async with self._posted(path, body, with_prefix=with_prefix) as http:
-            if isinstance(prompt, Margin):
-                yield ChatAnswer(http, self.url, generation.options, "hit", None, prompt.keep_s)
-            else:
-                rung = "reseed" if prompt.lost else "full"
-                yield ChatAnswer(http, self.url, generation.options, rung, prompt.reason, prompt.keep_s)
+            rung: tuple[str, str | None] = ("hit", None)
+            if isinstance(prompt, Whole):
+                rung = ("reseed" if prompt.lost else "full", prompt.reason)
+            answer = ChatAnswer(http, self.url, generation.options, *rung, prompt.keep_s)
+            yield answer
+            await answer.drain()
 
     async def count(self, generation: Generation, prompt: Margin | Whole) -> int:
         """See conversation.engine.Worker."""

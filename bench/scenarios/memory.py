@@ -11,15 +11,15 @@ from bench.rounds import Rounds
 from bench.scale import Scale
 
 NAME = "memory"
-KV_BLOCKS = 320
-"""Of 128 tokens on the CPU: 41k tokens."""
+KV_BLOCKS = 250
+"""Of 128 tokens on the CPU: 32k tokens."""
 TOKENS = 6_000
-FITS, TOO_LARGE = 3, 12
+FITS, TOO_LARGE = 3, 8
 VLLM_ARGS = ("--num-gpu-blocks-override", str(KV_BLOCKS), "--max-model-len", "16384")
 
 
 def asks(scale: Scale) -> int:
-    return (FITS + TOO_LARGE) * (1 + scale.rounds)
+    return (FITS + TOO_LARGE) * (1 + scale.memory_turns)
 
 
 def run(rounds: Rounds, scale: Scale) -> None:
@@ -29,7 +29,7 @@ def run(rounds: Rounds, scale: Scale) -> None:
         random.Random(case).shuffle(names)
         for name in names:
             try:
-                _one(rounds, case, name, count, scale.rounds, options)
+                _one(rounds, case, name, count, scale.memory_turns, options)
             except http.Refused as exc:
                 rounds.refused(NAME, name, f"{case}: {exc}")
 

@@ -6,7 +6,7 @@ from bench.rounds import Rounds
 from bench.scale import Scale
 
 NAME = "real"
-ANSWER_TOKENS = 48
+ANSWER_TOKENS = 32
 QUESTIONS = (
     "Name three rivers in Europe.",
     "Which of them is the longest?",

@@ -2,7 +2,8 @@
 
 import random
 
-from bench import http, stored, texts
+from bench import http, items, stored, texts
+from bench.items import Item
 from bench.modes import Agentic, Marginalia, Options, Point
 from bench.records import Row
 from bench.rounds import Rounds
@@ -11,6 +12,8 @@ from bench.scale import Scale
 NAME = "store"
 MODES = (Agentic.name, Marginalia.name)
 ANSWER_TOKENS = 4
+QUESTION_TOKENS = 85
+"""With answer and template about 110 a turn: a thousand turns fit into the longest prompt."""
 
 
 def asks(scale: Scale) -> int:
@@ -28,7 +31,7 @@ def run(rounds: Rounds, scale: Scale) -> None:
                 before[name, depth] = point
                 size = _bytes(rounds, name)
             try:
-                _, point = rounds.modes[name].ask(point, texts.question(depth), options)
+                _, point = rounds.modes[name].ask(point, _question(depth), options)
                 rounds.progress.step()
             except http.Refused as exc:
                 rounds.refused(NAME, name, f"turn {depth}: {exc}")
@@ -48,13 +51,17 @@ def _timed(rounds: Rounds, before: dict[tuple[str, int], Point], count: int, opt
         chance.shuffle(cases)
         for name, depth in cases:
             rounds.progress.say(f"{NAME}, round {number}: {name}, turn {depth}")
-            question = texts.question(10_000 + number)
+            question = _question(10_000 + number)
             try:
                 row, _ = rounds.one(NAME, str(depth), name, number, before[name, depth], question, options)
             except http.Refused as exc:
                 rounds.refused(NAME, name, f"turn {depth}: {exc}")
                 return
             rounds.keep(row, counted=number >= 0)
+
+
+def _question(number: int) -> list[Item]:
+    return [items.user(f"{number}. {texts.words(random.Random(number), QUESTION_TOKENS)}")]
 
 
 def _bytes(rounds: Rounds, name: str) -> int:
