@@ -66,6 +66,8 @@ ON_A_CPU = (
         FAMILIES["smollm2"].directory,
         (*_ROUTES, *DEFAULT_VLLM_ARGS),
         (real,),
+        # What it says is cut by the limit, mostly within a word: sampled ids would be no full render's.
+        "canonical",
     ),
 )
 

@@ -3,6 +3,7 @@
 import http.client
 import json
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,12 +30,11 @@ class Streamed:
 def stream(url: str, body: dict[str, Any], headers: dict[str, str] | None = None) -> Streamed:
     """POST `body` and read server-sent events until the end. Raises Refused for any other answer."""
     encoded = json.dumps(body).encode()
-    connection = _connection(url)
-    began = time.monotonic()
-    answer = _sent(connection, url, encoded, headers)
-    lines = [(time.monotonic(), line) for line in answer if line.startswith(b"data: {")]
-    ended = time.monotonic()
-    connection.close()
+    with closing(_connection(url)) as connection:
+        began = time.monotonic()
+        answer = _sent(connection, url, encoded, headers)
+        lines = [(time.monotonic(), line) for line in answer if line.startswith(b"data: {")]
+        ended = time.monotonic()
     # Parsed only now: while the answer came, the client was to be out of the way.
     events = [(at, json.loads(line[6:])) for at, line in lines]
     return Streamed(began, len(encoded), events, ended)
@@ -42,11 +42,9 @@ def stream(url: str, body: dict[str, Any], headers: dict[str, str] | None = None
 
 def ask(url: str, body: dict[str, Any] | None = None, headers: dict[str, str] | None = None) -> Any:
     """JSON for JSON; a GET without a body. Raises Refused."""
-    connection = _connection(url)
     encoded = None if body is None else json.dumps(body).encode()
-    answer = json.loads(_sent(connection, url, encoded, headers).read())
-    connection.close()
-    return answer
+    with closing(_connection(url)) as connection:
+        return json.loads(_sent(connection, url, encoded, headers).read())
 
 
 def _connection(url: str) -> http.client.HTTPConnection:

@@ -24,13 +24,17 @@ TOPICS = (
 
 
 def asks(scale: Scale) -> int:
-    return min(scale.chats, len(TOPICS)) * len(QUESTIONS)
+    return len(_topics(scale)) * len(QUESTIONS)
 
 
 def run(rounds: Rounds, scale: Scale) -> None:
     options = Options(ANSWER_TOKENS)
-    for number, topic in enumerate(TOPICS[: scale.chats]):
+    for number, topic in enumerate(_topics(scale)):
         points = rounds.started(NAME)
         for turn, question in enumerate(QUESTIONS, 1):
             new = [items.user((topic if turn == 1 else "") + question)]
             points = rounds.turn(NAME, f"turn {turn}", number, points, new, options)
+
+
+def _topics(scale: Scale) -> tuple[str, ...]:
+    return TOPICS[: max(1, scale.chats // 3)]
