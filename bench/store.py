@@ -17,7 +17,7 @@ from typing import Any
 
 from app.prefix.wire import PROTOCOL, Commit, PrefixChatRequest, Receipt, Reference
 from app.vllm_plugin.references import PrefixMiss
-from bench.client import history
+from bench import items, texts
 from tests.parity.families import FAMILIES
 from tests.parity.offline import MODEL, Offline, Refused
 
@@ -63,7 +63,9 @@ def _send(worker: Offline, messages: list[dict[str, Any]], reference: Reference 
 
 
 def talk(name: int, tokens: int) -> Talk:
-    return Talk([{"role": "system", "content": f"Conversation {name}."}, *history(tokens)])
+    title = f"Conversation {name}"
+    told = items.messages(texts.history(tokens, title))
+    return Talk([{"role": "system", "content": title}, *told])
 
 
 def per_token(worker: Offline, tokens: int) -> str:
