@@ -95,7 +95,7 @@ def short(value: float) -> str:
     """1k, 110k, 2M: as short as an axis wants it."""
     for size, letter in ((1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
-            return f"{value / size:g}{letter}"
+            return f"{value / size:.3g}{letter}"
     return f"{value:g}"
 
 

@@ -8,7 +8,7 @@ from bench.items import Item
 
 CALL, ANSWER, TOOL = "[[call", "[[answer]]", "lookup"
 """What a prompt ends with to make the scripted model call its tool, or answer (bench.scripted)."""
-CHARACTERS_PER_TOKEN = 3.4
+CHARACTERS_PER_TOKEN = 3.6
 """Of these texts, with Qwen3's tokenizer."""
 TOKENS_PER_MESSAGE = 500
 _SYLLABLES = [

@@ -26,7 +26,7 @@ TESTED_VLLM = {
     "detokenizer": ("0.26.", "0.32."),
     "block_hashes": ("0.26.", "0.32."),
     "token_ids": ("0.26.", "0.32."),
-    "staged_ids": ("0.26.", "0.32."),
+    "staged_ids": ("0.26.",),
 }
 """Beginnings of the versions that a saving was tested on."""
 

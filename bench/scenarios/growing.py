@@ -1,7 +1,10 @@
 """A chat that grows: at each length, the next question again and again, all modes from the same history."""
 
+import statistics
+
 from bench import texts
 from bench.modes import Options
+from bench.records import Row
 from bench.rounds import Rounds
 from bench.scale import Scale
 
@@ -24,3 +27,11 @@ def run(rounds: Rounds, scale: Scale) -> None:
             question = texts.question(number)
             after = rounds.turn(NAME, str(tokens), number, points, question, options, counted=number >= 0)
             points = {name: points[name] for name in after}
+        name_by_length(rounds.run.rows, str(tokens))
+
+
+def name_by_length(rows: list[Row], case: str) -> None:
+    """Texts are made by characters: how many tokens they are is known once they were measured."""
+    made = [row for row in rows if row.scenario == NAME and row.case == case]
+    for row in made:
+        row.case = str(round(statistics.median_low(each.measures["prompt_tokens"] for each in made)))

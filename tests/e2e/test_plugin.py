@@ -67,7 +67,7 @@ def test_info_and_stats(call: Call) -> None:
     assert (info["protocol"], info["model"], info["refusal"]) == (PROTOCOL, DEFAULT_MODEL, None)
     assert info["boundary_tokens"] > 0
     on = dict.fromkeys(("detokenizer", "block_hashes", "token_ids"), "on")
-    assert info["savings"] == {**on, "staged_ids": "untested_platform"}
+    assert info["savings"] == {**on, "staged_ids": "untested_vllm_version"}
     before = call("GET", "/stats").json()
     assert before["epoch"] == info["epoch"]
     call("POST", "/chat", messages=user("Count me"))

@@ -146,7 +146,7 @@ def test_vllms_way_to_the_gpu_is_given_the_array(replaced: None, monkeypatch: py
     unknown.extend([1, 2])
     for data in (staged, unknown, [1, 2]):
         buffer_utils.async_tensor_h2d(data, device=CPU, dtype=torch.int32)
-    assert given_it == [(kind, [1, 2], torch.int32) for kind in (np.ndarray, StagedIds, list)]
+    assert given_it == [(kind, [1, 2], torch.int32) for kind in (torch.Tensor, StagedIds, list)]
 
 
 @pytest.mark.usefixtures("replaced")
