@@ -136,10 +136,10 @@ class Rounds:
         return points
 
     def refused(self, scenario: str, name: str, why: str) -> None:
-        """Note that a mode could not run; the same is said once."""
-        entry = NotRun(scenario, name, why)
-        if entry not in self.run.not_run:
-            self.run.not_run.append(entry)
+        """Note that a mode could not run; the first reason in a scenario is enough."""
+        noted = {(entry.scenario, entry.mode) for entry in self.run.not_run}
+        if (scenario, name) not in noted:
+            self.run.not_run.append(NotRun(scenario, name, why))
 
     def _warm(self, points: Points, news: dict[str, list[Item]], options: Options) -> str:
         """Prefill for all, and the hash of the ids of a full render."""

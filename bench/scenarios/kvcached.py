@@ -3,8 +3,7 @@ servers: a prefix of 500 tokens, one of 2,000 and more made of examples, and mor
 holds.
 
 There, one prefix is sent with many questions; here the prefix is a conversation's first turn, and every
-question branches off it. Each mode has a text of its own and is asked alone, so that the first turn is cold
-for all.
+question branches off it. Each mode has a text of its own, so that the first turn is cold for all.
 """
 
 import random
@@ -43,17 +42,22 @@ class OnePrefix:
 
     def run(self, rounds: Rounds, scale: Scale) -> None:
         options = Options(scale.answer_tokens)
-        for name, point in rounds.started(self.NAME).items():
-            first = _prefix(f"{self.NAME} {name}", self.tokens, self.examples)
-            try:
-                row, root = rounds.one(self.NAME, "first", name, 0, point, first, options)
+        points = rounds.started(self.NAME)
+        for number in range(-1, scale.rounds):
+            for name in list(points):
+                new = texts.question(number)
+                if number < 0:
+                    new = _prefix(f"{self.NAME} {name}", self.tokens, self.examples)
+                case = "first" if number < 0 else "cached"
+                try:
+                    row, after = rounds.one(self.NAME, case, name, max(0, number), points[name], new, options)
+                except http.Refused as exc:
+                    rounds.refused(self.NAME, name, str(exc))
+                    del points[name]
+                    continue
                 rounds.keep(row)
-                for number in range(scale.rounds):
-                    question = texts.question(number)
-                    row, _ = rounds.one(self.NAME, "cached", name, number, root, question, options)
-                    rounds.keep(row)
-            except http.Refused as exc:
-                rounds.refused(self.NAME, name, str(exc))
+                if number < 0:
+                    points[name] = after
 
 
 @dataclass(frozen=True)
