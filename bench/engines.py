@@ -75,7 +75,7 @@ ON_A_CPU = (
 def on_a_gpu(model: Path, arguments: tuple[str, ...]) -> tuple[Engine, ...]:
     """One engine for `model`, with random weights. What those say cannot be read back as the same tokens, so
     Marginalia keeps the ids of the text instead (PREFIX_POLICY=canonical)."""
-    scenarios = (growing, crowd, store)
+    scenarios = (growing, store, crowd)
     loading = ("--load-format", "dummy", *arguments)
     return (Engine(model.name, lambda: model, loading, scenarios, "canonical", ()),)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from app.errors import SetupError
+from app.local.stop import stop_on_signals
 from bench import plots, report, stack
 from bench.engines import ON_A_CPU, Engine, Scenario, names, on_a_gpu
 from bench.records import NotRun, Run, machine
@@ -26,6 +27,7 @@ class Bar:
 
     def __init__(self, total: int) -> None:
         live = sys.stderr.isatty()
+        self._done = 0
         self._bar = tqdm(total=total, unit="turn", mininterval=0.2 if live else 15, dynamic_ncols=live)
 
     def say(self, text: str) -> None:
@@ -35,6 +37,12 @@ class Bar:
     def step(self) -> None:
         self._bar.total = max(self._bar.total, self._bar.n + 1)
         self._bar.update()
+
+    def finish(self, turns: int) -> None:
+        """A scenario of about `turns` turns is over, however many there were."""
+        self._done += turns
+        self._bar.n = self._done
+        self._bar.refresh()
 
     def line(self, text: str) -> None:
         """Above the bar."""
@@ -64,18 +72,9 @@ def run(options: argparse.Namespace) -> int:
             result.save(options.out / RESULTS)
             saved[0] = time.monotonic()
 
-    status = 0
     try:
-        for engine in engines:
-            if wanted := [scenario for scenario in engine.scenarios if scenario.NAME in chosen]:
-                try:
-                    _with_engine(engine, wanted, scale, result, bar, options, save)
-                except (SetupError, RuntimeError) as exc:
-                    # The other engines' scenarios can still be measured.
-                    why = f"{exc.message} {exc.hint}" if isinstance(exc, SetupError) else str(exc)
-                    bar.line(f"{engine.name} did not start: {why}")
-                    result.not_run += [NotRun(scenario.NAME, "", why) for scenario in wanted]
-                    status = 1
+        with stop_on_signals():
+            status = _all(engines, chosen, scale, result, bar, options, save)
     except KeyboardInterrupt:
         result.notes.append("The run was broken off.")
         status = 130
@@ -83,6 +82,31 @@ def run(options: argparse.Namespace) -> int:
         bar.close()
         result.save(options.out / RESULTS)
     written(result, options.out)
+    return status
+
+
+def _all(
+    engines: tuple[Engine, ...],
+    chosen: set[str],
+    scale: Scale,
+    result: Run,
+    bar: Bar,
+    options: argparse.Namespace,
+    save: Callable[[], None],
+) -> int:
+    """The exit status: 1 where an engine did not start."""
+    status = 0
+    for engine in engines:
+        wanted = [scenario for scenario in engine.scenarios if scenario.NAME in chosen]
+        try:
+            if wanted:
+                _with_engine(engine, wanted, scale, result, bar, options, save)
+        except (SetupError, RuntimeError) as exc:
+            # The other engines' scenarios can still be measured.
+            why = f"{exc.message} {exc.hint}" if isinstance(exc, SetupError) else str(exc)
+            bar.line(f"{engine.name} did not start: {why}")
+            result.not_run += [NotRun(scenario.NAME, "", why) for scenario in wanted]
+            status = 1
     return status
 
 
@@ -125,6 +149,7 @@ def _with_engine(
                 except Exception as exc:
                     # One scenario less, and not the hour of those before it.
                     result.not_run.append(NotRun(scenario.NAME, "", f"{type(exc).__name__}: {exc}"))
+                bar.finish(scenario.asks(scale) * len(options.modes))
                 bar.line(f"{scenario.NAME}: {time.monotonic() - began:.0f} s")
 
 
