@@ -54,6 +54,7 @@ ARROWS = {
 
 FILES = {
     "vllm_plugin/prompt_ids.py": {"numpy", "torch"},
+    "vllm_plugin/staged_ids.py": {"vllm_plugin", "vllm", "numpy", "torch"},
     "vllm_plugin/sandbox.py": {"jinja2"},
     "local/bootstrap.py": {"local"},
     "local/install.py": {"local", "errors"},
