@@ -40,8 +40,9 @@ class Exchange:
         return body
 
     def events(self) -> list[dict[str, Any]]:
-        """One write is one event; what begins with a colon is a comment, which keeps the connection alive."""
-        return [_event_of(write) for write in self.writes if write and not write.startswith(b":")]
+        """A write is whole events; what begins with a colon is a comment, which keeps the connection alive."""
+        written = (write for write in self.writes if write and not write.startswith(b":"))
+        return [_event_of(frame) for write in written for frame in re.split(rb"(?<=\n\n)(?=.)", write)]
 
     def check(self) -> None:
         """The answer is what the SDK expects of this route."""
