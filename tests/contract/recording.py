@@ -40,7 +40,7 @@ class Exchange:
         return body
 
     def events(self) -> list[dict[str, Any]]:
-        """A write is whole events; what begins with a colon is a comment, which keeps the connection alive."""
+        """A write is whole events; what begins with a colon is a comment that keeps the connection alive."""
         written = (write for write in self.writes if write and not write.startswith(b":"))
         return [_event_of(frame) for write in written for frame in re.split(rb"(?<=\n\n)(?=.)", write)]
 

@@ -19,6 +19,9 @@ SMALL = replace(
 )
 THINKING = next(engine for engine in ON_A_CPU if tools in engine.scenarios)
 BY_REFERENCE = "responses-previous"
+OTHERWISE = {BY_REFERENCE, "ids"}
+"""On this engine they continue otherwise: vLLM forgets what was no text, and ids alone do not tell reasoning
+from text."""
 
 
 class Silent:
@@ -59,7 +62,7 @@ def test_every_mode_gives_the_engine_the_same_ids_in_a_chat(rounds: Rounds) -> N
     branch.run(rounds, SMALL)
     assert rounds.run.not_run == []
     assert {row.mode for row in rounds.run.rows} == set(ALL)
-    assert [row for row in rounds.run.rows if not row.equal and row.mode != BY_REFERENCE] == []
+    assert [row for row in rounds.run.rows if not row.equal and row.mode not in OTHERWISE] == []
     assert {row.path for row in rows(rounds, "marginalia")} <= {"hit", "rewind"}
     assert {row.path for row in rows(rounds, "marginalia-full")} == {"full"}
 
