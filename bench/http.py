@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 TIMEOUT_S = 600
 
 
-class Refused(Exception):
+class Refused(RuntimeError):
     """A server's answer that is none: what it said, shortened."""
 
 

@@ -61,6 +61,10 @@ def run(options: argparse.Namespace) -> int:
         raise SystemExit(
             f"--only: no scenario {', '.join(sorted(unknown))}; there are {', '.join(names(engines))}"
         )
+    if options.vllm and not options.gpu:
+        raise SystemExit(
+            f"{' '.join(options.vllm)}: arguments for vLLM need --gpu; scenarios are named by --only"
+        )
     options.out.mkdir(parents=True, exist_ok=True)
     result = Run(machine(), {"scale": asdict(scale), "modes": options.modes, "engines": {}})
     total = sum(s.asks(scale) for e in engines for s in e.scenarios if s.NAME in chosen) * len(options.modes)

@@ -103,7 +103,7 @@ def running(
         yield Stack(vllm, url, marginalia, secret, agentic, store, why_not)
 
 
-class NotThere(Exception):
+class NotThere(RuntimeError):
     """A part that is not needed could not be started; says why."""
 
 
@@ -114,6 +114,8 @@ def _marginalia(
     port = _free_port()
     env = {**os.environ, "WORKER_URLS": vllm, "DATABASE_URL": database, "MARGINALIA_SECRET": secret}
     env |= {"HOST": HOST, "PORT": str(port), "DATA_DIR": str(directory), "PREFIX_POLICY": policy}
+    # Not as the caller's shell has it.
+    env |= {"KEEP_TOKEN_IDS": "true", "PREFIX_TTL_SECONDS": "3600"}
     command = [sys.executable, "-m", "bench.service"]
     with _guarded(logs, "marginalia", command, env, f"http://{HOST}:{port}", "/ready") as server:
         yield server

@@ -118,7 +118,11 @@ class VllmWorker:
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
         try:
-            return await self._http.send(request, stream=True)
+            try:
+                return await self._http.send(request, stream=True)
+            except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
+                # Most likely vLLM closed an idle connection just then. Nothing was answered: once more.
+                return await self._http.send(request, stream=True)
         except httpx.HTTPError as exc:
             self.alive = False
             raise EngineUnavailable(f"The vLLM server cannot be reached ({type(exc).__name__}).") from exc

@@ -43,8 +43,9 @@ class OnePrefix:
     def run(self, rounds: Rounds, scale: Scale) -> None:
         options = Options(scale.answer_tokens)
         points = rounds.started(self.NAME)
+        chance = random.Random(self.NAME)
         for number in range(-1, scale.rounds):
-            for name in list(points):
+            for name in chance.sample(list(points), len(points)):
                 new = texts.question(number)
                 if number < 0:
                     new = _prefix(f"{self.NAME} {name}", self.tokens, self.examples)

@@ -26,7 +26,10 @@ def run(rounds: Rounds, scale: Scale) -> None:
     for name, point in rounds.started(NAME).items():
         for number in range(CONVERSATIONS):
             past = texts.history(scale.crowd_tokens, f"Restart {name} {number}")
-            talks[name, number] = rounds.modes[name].ask(point, past, options)[1]
+            try:
+                talks[name, number] = rounds.modes[name].ask(point, past, options)[1]
+            except http.Refused as exc:
+                rounds.refused(NAME, name, str(exc))
     _turns(rounds, talks, (("", 0), ("before", 1)), options)
     rounds.progress.say(f"{NAME}: vLLM is killed and starts again")
     vllm = rounds.stack.vllm

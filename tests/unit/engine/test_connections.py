@@ -56,3 +56,21 @@ async def test_a_turn_that_is_left_gives_up_its_connection() -> None:
                 async with worker.answer(GENERATION, Margin(CHECKPOINT, (), (), 60)) as answer:
                     await anext(aiter(answer.deltas()))
     assert len(set(plugin.clients)) == 2
+
+
+async def test_a_connection_that_closes_just_then_costs_no_turn() -> None:
+    asked = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        if len(asked) > 1:
+            head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\n\r\n"
+            writer.write(head % len(CHUNK + END) + CHUNK + END)
+            await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, httpx.AsyncClient() as http:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with VllmWorker(url, None, http).answer(GENERATION, Margin(CHECKPOINT, (), (), 60)) as answer:
+            assert [delta.text async for delta in answer.deltas()] == ["hi"]
+    assert len(asked) == 2
