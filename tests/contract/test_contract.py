@@ -183,7 +183,7 @@ def test_an_error_event_ends_a_stream() -> None:
     check_stream([*stream()[:2], error])
 
 
-def test_what_was_written_is_one_event_each_under_its_own_name() -> None:
+def test_what_was_written_is_whole_events_each_under_its_own_name() -> None:
     def exchange(*writes: bytes) -> Exchange:
         return Exchange(
             "POST", "/v1/responses", status=200, kind="text/event-stream", writes=list(writes), whole=True
@@ -191,8 +191,9 @@ def test_what_was_written_is_one_event_each_under_its_own_name() -> None:
 
     frames = [f"event: {e['type']}\ndata: {json.dumps(e)}\n\n".encode() for e in stream()]
     exchange(*frames, b": still here\n\n", b"").check()
+    exchange(b"".join(frames)).check()
     for wrong in (
-        [b"".join(frames)],
+        [frames[0][:-9], frames[0][-9:] + b"".join(frames[1:])],
         [*frames, b"data: [DONE]\n\n"],
         [frames[0].replace(b".created", b"", 1)],
     ):
