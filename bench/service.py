@@ -3,10 +3,8 @@
 python -m bench.service        (the environment is that of `marginalia serve`)
 """
 
-import json
 import sys
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI
@@ -16,7 +14,7 @@ from sqlalchemy.engine import Engine
 from app import cli
 from app import main as main_module
 from app.local import serve
-from bench.tap import SEEN
+from bench.tap import SEEN, Receive, Scope, Send, answer
 
 _seen = {"statements": 0, "database_ms": 0.0}
 
@@ -36,15 +34,13 @@ class Counters:
     def __init__(self, app: Any) -> None:
         self._app = app
 
-    async def __call__(self, scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope.get("path") != SEEN:
             await self._app(scope, receive, send)
             return
-        body = json.dumps(_seen).encode()
+        seen = dict(_seen)
         _seen.update(statements=0, database_ms=0.0)
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await answer(send, seen)
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ is the same in every process of a machine.
 import json
 import os
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
@@ -16,6 +17,8 @@ import numpy as np
 import xxhash
 
 SEEN = "/bench/seen"
+KEPT = 16
+"""Requests: each holds a prompt's ids, and most scenarios never ask for those that only prepare."""
 
 Scope = dict[str, Any]
 Message = dict[str, Any]
@@ -61,7 +64,7 @@ class Tap:
 
     def __init__(self, app: Any) -> None:
         self._app = app
-        self._seen: list[Seen] = []
+        self._seen: deque[Seen] = deque(maxlen=KEPT)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -91,11 +94,16 @@ class Tap:
         return None
 
     async def _tell(self, send: Send) -> None:
-        seen, self._seen = self._seen, []
-        body = json.dumps({"pid": os.getpid(), "seen": [one.record() for one in seen]}).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        seen = [self._seen.popleft().record() for _ in range(len(self._seen))]
+        await answer(send, {"pid": os.getpid(), "seen": seen})
+
+
+async def answer(send: Send, content: Any) -> None:
+    """200, with `content` as JSON."""
+    body = json.dumps(content).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def _watch(engine_client: Any) -> None:
