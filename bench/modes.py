@@ -1,8 +1,7 @@
 """The ways to hold a conversation that are compared: what each sends, and what it makes of the answer."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 from bench import http, items
@@ -41,7 +40,6 @@ class Answer:
     """The last event that brought a part of the answer."""
     items: list[Item]
     response_id: str | None
-    usage: dict[str, Any]
     caching: dict[str, Any] = field(default_factory=dict)
     """What Marginalia says it did."""
 
@@ -86,16 +84,18 @@ class Chat(Mode):
 
 
 class ResponsesMode(Mode):
-    """A Responses server. `by_reference`: previous_response_id, else the whole history as `input`."""
+    """A Responses server. `by_reference`: previous_response_id, else the whole history as `input`. `caching`:
+    Marginalia's field; it salts vLLM's cache by itself."""
 
     by_reference = True
-    extra: Mapping[str, Any] = MappingProxyType({})
+    caching: str | None = None
 
     def url(self) -> str:
         raise NotImplementedError
 
     def answer(self, point: Point, new: list[Item], options: Options) -> Answer:
-        body: dict[str, Any] = {"model": MODEL, "temperature": 0, "stream": True, **self.extra}
+        body: dict[str, Any] = {"model": MODEL, "temperature": 0, "stream": True}
+        body |= {"caching": {"type": self.caching}} if self.caching else {"cache_salt": self.stack.salt}
         body["max_output_tokens"] = options.answer_tokens
         if options.tools:
             body["tools"] = list(options.tools)
@@ -112,10 +112,6 @@ class Responses(ResponsesMode):
 
     name = "responses"
     by_reference = False
-
-    def __init__(self, stack: Stack) -> None:
-        super().__init__(stack)
-        self.extra = {"cache_salt": stack.salt}
 
     def url(self) -> str:
         return self.stack.vllm.url
@@ -149,7 +145,7 @@ class Ids(Mode):
             raise http.Refused("/inference/v1/generate: an answer without a token")
         answered = {"model": MODEL, "tokens": [token for _, tokens in produced for token in tokens]}
         made = [items.assistant(http.ask(f"{self.stack.vllm.url}/detokenize", answered)["prompt"])]
-        return Answer(streamed, produced[0][0], produced[-1][0], made, None, _usage(streamed))
+        return Answer(streamed, produced[0][0], produced[-1][0], made, None)
 
 
 class Agentic(ResponsesMode):
@@ -157,10 +153,6 @@ class Agentic(ResponsesMode):
 
     name = "agentic-api"
     service = "agentic"
-
-    def __init__(self, stack: Stack) -> None:
-        super().__init__(stack)
-        self.extra = {"cache_salt": stack.salt}
 
     def url(self) -> str:
         if self.stack.agentic is None:
@@ -173,7 +165,7 @@ class MarginaliaFull(ResponsesMode):
 
     name = "marginalia-full"
     service = "marginalia"
-    extra = MappingProxyType({"caching": {"type": "disabled"}})
+    caching = "disabled"
 
     def url(self) -> str:
         return self.stack.marginalia.url
@@ -183,7 +175,7 @@ class Marginalia(MarginaliaFull):
     """Marginalia: a reference and what is new."""
 
     name = "marginalia"
-    extra = MappingProxyType({"caching": {"type": "enabled"}})
+    caching = "enabled"
 
 
 ALL: dict[str, Callable[[Stack], Mode]] = {
@@ -205,7 +197,7 @@ def _of_chat(streamed: Streamed) -> Answer:
     text = "".join(delta.get("content") or "" for _, delta in parts)
     reasoning = "".join(delta.get("reasoning") or "" for _, delta in parts)
     made = items.from_chat(text, reasoning, list(calls.values()))
-    return Answer(streamed, parts[0][0], parts[-1][0], made, None, _usage(streamed))
+    return Answer(streamed, parts[0][0], parts[-1][0], made, None)
 
 
 def _of_responses(streamed: Streamed) -> Answer:
@@ -215,17 +207,7 @@ def _of_responses(streamed: Streamed) -> Answer:
     of_tokens = [at for at, event in streamed.events if event["type"] not in BEFORE_THE_FIRST_TOKEN]
     deltas = [at for at, event in streamed.events if event["type"].endswith(".delta")]
     response = final["response"]
-    made = Answer(
-        streamed,
-        of_tokens[0],
-        deltas[-1] if deltas else of_tokens[0],
-        response["output"],
-        response["id"],
-        response.get("usage") or {},
-        response.get("caching") or {},
+    last = deltas[-1] if deltas else of_tokens[0]
+    return Answer(
+        streamed, of_tokens[0], last, response["output"], response["id"], response.get("caching") or {}
     )
-    return made
-
-
-def _usage(streamed: Streamed) -> dict[str, Any]:
-    return next((e["usage"] for _, e in reversed(streamed.events) if e.get("usage")), {})

@@ -69,18 +69,10 @@ def hero(run: Run) -> Figure | None:
 
 def ttft(run: Run) -> Figure | None:
     """Time to the first token against the length of the history, every mode."""
-    lines = _curves(run.rows, "growing", "ttft_ms")
-    if not lines:
-        return None
-    made = picture.figure(
-        run,
-        "How does the time to the first token grow with the history?",
-        MEDIANS + _unequal(run.rows, "growing"),
+    title = "How does the time to the first token grow with the history?"
+    return _against(
+        run, "growing", "ttft_ms", title, "tokens of history", "time to first token, ms", log=True
     )
-    axes = made.subplots()
-    _lines(axes, lines, "tokens of history", "time to first token, ms", log=True)
-    picture.legend(made)
-    return made
 
 
 def split(run: Run) -> Figure | None:
@@ -103,15 +95,8 @@ def split(run: Run) -> Figure | None:
 
 def crowd(run: Run) -> Figure | None:
     """Turns per second against the number of conversations."""
-    lines = _curves(run.rows, "crowd", "turns_per_s")
-    if not lines:
-        return None
-    made = picture.figure(run, "How many turns a second with many conversations at once?", MEDIANS)
-    axes = made.subplots()
-    _lines(axes, lines, "conversations at the same time", "turns per second")
-    axes.set_ylim(bottom=0)
-    picture.legend(made)
-    return made
+    title = "How many turns a second with many conversations at once?"
+    return _against(run, "crowd", "turns_per_s", title, "conversations at the same time", "turns per second")
 
 
 def restart(run: Run) -> Figure | None:
@@ -142,7 +127,7 @@ def store(run: Run) -> Figure | None:
         made.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
     ):
         _lines(axes, lines, "turn", f"{MEASURES[name].label}, {MEASURES[name].unit}", log=True)
-        picture.legend(made)
+    picture.legend(made)
     return made
 
 
@@ -158,6 +143,22 @@ PICTURES: dict[str, Callable[[Run], Figure | None]] = {
 
 Curves = dict[str, list[tuple[float, Spread]]]
 """For each mode (x, median and quartiles), by rising x."""
+
+
+def _against(
+    run: Run, scenario: str, measure: str, title: str, x: str, y: str, *, log: bool = False
+) -> Figure | None:
+    """Every mode's line of `measure` over the cases of a scenario."""
+    lines = _curves(run.rows, scenario, measure)
+    if not lines:
+        return None
+    made = picture.figure(run, title, MEDIANS + _unequal(run.rows, scenario))
+    axes = made.subplots()
+    _lines(axes, lines, x, y, log)
+    if not log:
+        axes.set_ylim(bottom=0)
+    picture.legend(made)
+    return made
 
 
 def _unequal(rows: list[Row], scenario: str, of: Iterable[str] = ()) -> str:

@@ -24,7 +24,6 @@ from bench.tap import SEEN
 PAUSE_S = 0.05
 """Before each request: the threads of the process that answered last spin for a while, on the same cores."""
 Points = dict[str, Point]
-USUAL = Options()
 
 
 class Progress(Protocol):
@@ -58,7 +57,7 @@ class Rounds:
         number: int,
         points: Points,
         new: list[Item] | dict[str, list[Item]],
-        options: Options = USUAL,
+        options: Options,
         *,
         counted: bool = True,
     ) -> Points:
@@ -82,7 +81,7 @@ class Rounds:
                 self.refused(scenario, name, f"{case}: {exc}")
                 continue
             rows.append(row)
-        for row in rows:
+        for row in rows:  # not before: a file is written now and then, and no mode's turn shall pay for it
             self.keep(row, counted=counted)
         return {name: after[name] for name in points if name in after}
 
@@ -94,7 +93,7 @@ class Rounds:
         number: int,
         point: Point,
         new: list[Item],
-        options: Options = USUAL,
+        options: Options,
         oracle: str | None = None,
     ) -> tuple[Row, Point]:
         """One timed turn of one mode. oracle: the hash of the ids of a full render, to compare with."""

@@ -4,7 +4,6 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -66,98 +65,95 @@ def run(options: argparse.Namespace) -> int:
             f"{' '.join(options.vllm)}: arguments for vLLM need --gpu; scenarios are named by --only"
         )
     options.out.mkdir(parents=True, exist_ok=True)
-    result = Run(machine(), {"scale": asdict(scale), "modes": options.modes, "engines": {}})
-    total = sum(s.asks(scale) for e in engines for s in e.scenarios if s.NAME in chosen) * len(options.modes)
-    bar = Bar(total)
-    saved = [time.monotonic()]
-
-    def save() -> None:
-        if time.monotonic() - saved[0] > SAVE_EVERY_S:
-            result.save(options.out / RESULTS)
-            saved[0] = time.monotonic()
-
-    try:
-        with stop_on_signals():
-            status = _all(engines, chosen, scale, result, bar, options, save)
-    except KeyboardInterrupt:
-        result.notes.append("The run was broken off.")
-        status = 130
-    finally:
-        bar.close()
-        result.save(options.out / RESULTS)
-    written(result, options.out)
+    wanted = [(engine, [s for s in engine.scenarios if s.NAME in chosen]) for engine in engines]
+    runner = Runner(
+        options.out, options.modes, scale, [(e, scenarios) for e, scenarios in wanted if scenarios]
+    )
+    status = runner.run()
+    written(runner.result, options.out)
     return status
 
 
-def _all(
-    engines: tuple[Engine, ...],
-    chosen: set[str],
-    scale: Scale,
-    result: Run,
-    bar: Bar,
-    options: argparse.Namespace,
-    save: Callable[[], None],
-) -> int:
-    """The exit status: 1 where an engine did not start."""
-    status = 0
-    for engine in engines:
-        wanted = [scenario for scenario in engine.scenarios if scenario.NAME in chosen]
+class Runner:
+    """One run, into `out`: the scenarios of each engine, in all `modes`."""
+
+    def __init__(
+        self, out: Path, modes: list[str], scale: Scale, wanted: list[tuple[Engine, list[Scenario]]]
+    ) -> None:
+        self.result = Run(machine(), {"scale": asdict(scale), "modes": modes, "engines": {}})
+        self._out, self._modes, self._scale, self._wanted = out, modes, scale, wanted
+        self._bar = Bar(sum(self._turns(scenario) for _, scenarios in wanted for scenario in scenarios))
+        self._saved = time.monotonic()
+
+    def run(self) -> int:
+        """The exit status: 1 where an engine did not start, 130 where a signal came."""
+        status = 0
         try:
-            if wanted:
-                _with_engine(engine, wanted, scale, result, bar, options, save)
-        except (SetupError, RuntimeError) as exc:
-            # The other engines' scenarios can still be measured.
-            why = f"{exc.message} {exc.hint}" if isinstance(exc, SetupError) else str(exc)
-            bar.line(f"{engine.name} did not start: {why}")
-            result.not_run += [NotRun(scenario.NAME, "", why) for scenario in wanted]
-            status = 1
-    return status
+            with stop_on_signals():
+                for engine, scenarios in self._wanted:
+                    try:
+                        self._with_engine(engine, scenarios)
+                    except (SetupError, RuntimeError) as exc:
+                        # The other engines' scenarios can still be measured.
+                        why = f"{exc.message} {exc.hint}" if isinstance(exc, SetupError) else str(exc)
+                        self._bar.line(f"{engine.name} did not start: {why}")
+                        self.result.not_run += [NotRun(scenario.NAME, "", why) for scenario in scenarios]
+                        status = 1
+        except KeyboardInterrupt:
+            self.result.notes.append("The run was broken off.")
+            status = 130
+        finally:
+            self._bar.close()
+            self.result.save(self._out / RESULTS)
+        return status
 
+    def _turns(self, scenario: Scenario) -> int:
+        return scenario.asks(self._scale) * len(self._modes)
 
-def _with_engine(
-    engine: Engine,
-    scenarios: list[Scenario],
-    scale: Scale,
-    result: Run,
-    bar: Bar,
-    options: argparse.Namespace,
-    save: Callable[[], None],
-) -> None:
-    began = time.monotonic()
-    bar.say(engine.name)
-    with tempfile.TemporaryDirectory(prefix="marginalia-bench-", ignore_cleanup_errors=True) as scratch:
-        directory = Path(scratch)
-        directory.chmod(0o711)  # as root, Postgres runs as another user
-        model = str(engine.model())
-        environment = dict(engine.environment)
-        with stack.running(
-            model,
-            engine.arguments,
-            directory,
-            options.out / "logs" / engine.name,
-            bar.say,
-            policy=engine.policy,
-            environment=environment,
-        ) as servers:
-            result.settings["engines"][engine.name] = {
-                "model": Path(model).name,
-                "arguments": engine.arguments,
-                "savings": servers.plugin()["savings"],
-            }
-            bar.line(f"{engine.name}: ready after {time.monotonic() - began:.0f} s")
-            rounds = Rounds(servers, result, options.modes, bar, save)
-            for scenario in scenarios:
-                began = time.monotonic()
-                try:
-                    scenario.run(rounds, scale)
-                except Exception as exc:
-                    # One scenario less, and not the hour of those before it.
-                    result.not_run.append(NotRun(scenario.NAME, "", f"{type(exc).__name__}: {exc}"))
-                bar.finish(scenario.asks(scale) * len(options.modes))
-                bar.line(f"{scenario.NAME}: {time.monotonic() - began:.0f} s")
+    def _save(self) -> None:
+        if time.monotonic() - self._saved > SAVE_EVERY_S:
+            self.result.save(self._out / RESULTS)
+            self._saved = time.monotonic()
+
+    def _with_engine(self, engine: Engine, scenarios: list[Scenario]) -> None:
+        began = time.monotonic()
+        self._bar.say(engine.name)
+        with tempfile.TemporaryDirectory(prefix="marginalia-bench-", ignore_cleanup_errors=True) as scratch:
+            directory = Path(scratch)
+            directory.chmod(0o711)  # as root, Postgres runs as another user
+            model = engine.model()
+            with stack.running(
+                str(model),
+                engine.arguments,
+                directory,
+                self._out / "logs" / engine.name,
+                self._bar.say,
+                policy=engine.policy,
+                environment=dict(engine.environment),
+            ) as servers:
+                self.result.settings["engines"][engine.name] = {
+                    "model": model.name,
+                    "arguments": engine.arguments,
+                    "savings": servers.plugin()["savings"],
+                }
+                self._bar.line(f"{engine.name}: ready after {time.monotonic() - began:.0f} s")
+                rounds = Rounds(servers, self.result, self._modes, self._bar, self._save)
+                for scenario in scenarios:
+                    self._measure(scenario, rounds)
+
+    def _measure(self, scenario: Scenario, rounds: Rounds) -> None:
+        began = time.monotonic()
+        try:
+            scenario.run(rounds, self._scale)
+        except Exception as exc:
+            # One scenario less, and not the hour of those before it.
+            self.result.not_run.append(NotRun(scenario.NAME, "", f"{type(exc).__name__}: {exc}"))
+        self._bar.finish(self._turns(scenario))
+        self._bar.line(f"{scenario.NAME}: {time.monotonic() - began:.0f} s")
 
 
 def written(result: Run, out: Path) -> None:
+    """Tables and pictures beside the results, and their names on the console."""
     pictures = plots.draw(result, out)
     for path in (out / RESULTS, *report.write(result, out, pictures), *pictures):
         print(path)

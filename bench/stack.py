@@ -3,7 +3,6 @@
 All processes are guarded: they end with the benchmark, however it ends.
 """
 
-import contextlib
 import os
 import secrets
 import shutil
@@ -16,12 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
+import httpx
 import psutil
 
 from app.local.database import on_database
 from app.local.guard import Guarded
 from app.local.postgres import EmbeddedPostgres
-from app.local.vllm import HOST, LocalVllm, _free_port
+from app.local.vllm import HOST, LocalVllm, free_port
 from app.prefix.hashing import namespace_of
 from app.prefix.wire import SECRET_HEADER
 from app.store import migrate
@@ -104,14 +104,14 @@ def running(
 
 
 class NotThere(RuntimeError):
-    """A part that is not needed could not be started; says why."""
+    """A part could not be started; says why."""
 
 
 @contextmanager
 def _marginalia(
     directory: Path, logs: Path, vllm: str, database: str, secret: str, policy: str
 ) -> Iterator[Server]:
-    port = _free_port()
+    port = free_port()
     env = {**os.environ, "WORKER_URLS": vllm, "DATABASE_URL": database, "MARGINALIA_SECRET": secret}
     env |= {"HOST": HOST, "PORT": str(port), "DATA_DIR": str(directory), "PREFIX_POLICY": policy}
     # Not as the caller's shell has it.
@@ -127,7 +127,7 @@ def _agentic(store: Path, logs: Path, vllm: str) -> Iterator[Server]:
     binary = shutil.which("agentic-server", path=places)
     if binary is None:
         raise NotThere("agentic-server is not installed (pip install agentic-api==0.9.0)")
-    port = _free_port()
+    port = free_port()
     command = [binary, "--llm-api-base", vllm, "--gateway-host", HOST, "--gateway-port", str(port)]
     command += ["--db-url", f"sqlite://{store}?mode=rwc", "--max-request-body-size-bytes", str(1 << 28)]
     env = {**os.environ, "HOME": str(store.parent)}
@@ -156,9 +156,7 @@ def _guarded(
 
 
 def _answers(url: str) -> bool:
-    with contextlib.suppress(ValueError):  # 200, and no JSON
-        try:
-            http.ask(url)
-        except http.Refused:
-            return False
-    return True
+    try:
+        return httpx.get(url, timeout=2.0, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False

@@ -49,7 +49,6 @@ SCENARIOS = {
 CASES = (
     "question",
     "step",
-    "next question",
     "first turn",
     "second turn",
     "branch",

@@ -47,7 +47,7 @@ class LocalVllm:
     ) -> None:
         """`model` is a directory or a hub name; `name` tells several servers with one `log_dir` apart."""
         self.served_name = served_name
-        self.port = port or _free_port()
+        self.port = port or free_port()
         self.url = f"http://{HOST}:{self.port}"
         self.log = log_dir / f"{name}.log"
         self._model = model
@@ -180,7 +180,8 @@ def _is_gpu_build() -> bool:
     return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One that nobody listens on just now."""
     with socket.socket() as sock:
         sock.bind((HOST, 0))
         return int(sock.getsockname()[1])

@@ -33,5 +33,6 @@ def run(rounds: Rounds, scale: Scale) -> None:
 def name_by_length(rows: list[Row], case: str) -> None:
     """Texts are made by characters: how many tokens they are is known once they were measured."""
     made = [row for row in rows if row.scenario == NAME and row.case == case]
+    length = round(statistics.median_low(row.measures["prompt_tokens"] for row in made)) if made else 0
     for row in made:
-        row.case = str(round(statistics.median_low(each.measures["prompt_tokens"] for each in made)))
+        row.case = str(length)

@@ -1,6 +1,8 @@
 """Over real sockets: which connection a turn takes, and what becomes of it."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -12,6 +14,7 @@ from tests.e2e.stack import serving
 from tests.unit.engine.test_worker import CHECKPOINT, GENERATION, RECEIPT
 
 CHUNK = b'data: {"choices": [{"delta": {"content": "hi"}, "finish_reason": "stop"}]}\n\n'
+MARGIN = Margin(CHECKPOINT, (), (), 60)
 END = b"event: prefix\ndata: %b\n\ndata: [DONE]\n\n" % msgspec.json.encode(RECEIPT)
 
 
@@ -34,13 +37,18 @@ class Plugin:
         await send({"type": "http.response.body"})
 
 
+@asynccontextmanager
+async def worker_at(url: str) -> AsyncIterator[VllmWorker]:
+    async with httpx.AsyncClient(trust_env=False) as http:
+        yield VllmWorker(url, None, http)
+
+
 async def test_turns_after_one_another_share_a_connection() -> None:
     plugin = Plugin()
     with serving(plugin) as url:
-        async with httpx.AsyncClient(trust_env=False) as http:
-            worker = VllmWorker(url, None, http)
+        async with worker_at(url) as worker:
             for _ in range(3):
-                async with worker.answer(GENERATION, Margin(CHECKPOINT, (), (), 60)) as answer:
+                async with worker.answer(GENERATION, MARGIN) as answer:
                     assert [delta.text async for delta in answer.deltas()] == ["hi"]
     assert len(plugin.clients) == 3
     assert len(set(plugin.clients)) == 1
@@ -50,10 +58,9 @@ async def test_a_turn_that_is_left_gives_up_its_connection() -> None:
     """That is how vLLM learns that nobody waits."""
     plugin = Plugin()
     with serving(plugin) as url:
-        async with httpx.AsyncClient(trust_env=False) as http:
-            worker = VllmWorker(url, None, http)
+        async with worker_at(url) as worker:
             for _ in range(2):
-                async with worker.answer(GENERATION, Margin(CHECKPOINT, (), (), 60)) as answer:
+                async with worker.answer(GENERATION, MARGIN) as answer:
                     await anext(aiter(answer.deltas()))
     assert len(set(plugin.clients)) == 2
 
@@ -69,8 +76,8 @@ async def test_a_connection_that_closes_just_then_costs_no_turn() -> None:
             await writer.drain()
         writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, httpx.AsyncClient() as http:
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        async with VllmWorker(url, None, http).answer(GENERATION, Margin(CHECKPOINT, (), (), 60)) as answer:
+        async with worker_at(url) as worker, worker.answer(GENERATION, MARGIN) as answer:
             assert [delta.text async for delta in answer.deltas()] == ["hi"]
     assert len(asked) == 2
