@@ -11,5 +11,6 @@ export HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1 VLLM_USE_FLASHINFER_SAMPLER=0
 mkdir -p "$TMPDIR" "$out"
 chmod 711 "$TMPDIR"
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
-timeout -s INT 570 python3 -m bench run --gpu "$site/models_q3" --out "$out" "$@" \
+# --foreground: the signal once. A second one would end it at once, before it has written its tables.
+timeout --foreground -s INT 570 python3 -m bench run --gpu "$site/models_q3" --out "$out" "$@" \
     -- --max-model-len 131072 --max-num-seqs 32 --gpu-memory-utilization 0.92
