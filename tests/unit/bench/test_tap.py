@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 
-from bench.tap import SEEN, Tap
+from bench.tap import KEPT, SEEN, Tap
 
 
 class Engine:
@@ -65,6 +65,13 @@ async def test_what_was_told_is_told_once(client: httpx.AsyncClient) -> None:
     await client.post("/ask", json={"prompt": [1]})
     assert len((await client.get(SEEN)).json()["seen"]) == 1
     assert (await client.get(SEEN)).json()["seen"] == []
+
+
+async def test_only_the_last_requests_are_kept(client: httpx.AsyncClient) -> None:
+    for number in range(KEPT + 2):
+        await client.post("/ask", json={"prompt": [0] * number})
+    seen = (await client.get(SEEN)).json()["seen"]
+    assert [one["prompt_tokens"] for one in seen] == list(range(2, KEPT + 2))
 
 
 async def test_a_request_that_asks_no_engine_has_no_prompt(client: httpx.AsyncClient) -> None:
