@@ -163,3 +163,16 @@ def test_the_footer_says_where_work_was_not_equal() -> None:
             made = draw(run_of(*rows))
             assert made is not None
             assert ("1 of 4 turns had other token ids" in made.get_supxlabel().replace("\n", " ")) is said
+
+
+def test_turns_per_second_begin_at_zero() -> None:
+    made = plots.crowd(whole())
+    assert made is not None
+    assert made.axes[0].get_ylim()[0] == 0
+
+
+@pytest.mark.parametrize("name", ["ttft", "split", "crowd", "restart", "store"])
+def test_a_picture_has_one_legend(name: str) -> None:
+    made = plots.PICTURES[name](whole())
+    assert made is not None
+    assert len(made.legends) == 1
