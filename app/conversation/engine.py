@@ -46,12 +46,14 @@ class Margin:
     """Continue a resident prefix: the parent's output and the new input, nothing older.
 
     keep_s: seconds to keep the turn's own prompt under a new reference; None keeps nothing.
+    rewound: why it is an older prefix than that of the turn before (path `rewind`), if so.
     """
 
     checkpoint: Checkpoint
     parent_output: tuple[Item, ...]
     new_input: tuple[Item, ...]
     keep_s: int | None
+    rewound: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

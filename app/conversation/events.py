@@ -4,11 +4,12 @@ Events and items are the client's JSON. Invariants: `sequence_number` has no gap
 closed once, every `done` event equals its deltas joined, ids do not change from `added` to `completed`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from app.conversation import output
 from app.conversation.engine import Delta, ToolCallDelta
+from app.conversation.hosted_turn import HostedTurn
 from app.conversation.output import CallWriter, Event, TextWriter
 from app.conversation.records import Item
 from app.errors import EngineError
@@ -18,7 +19,8 @@ class EventAssembler:
     """Builds one response. `response` is its body without output, which the caller keeps up to date.
 
     seal: what becomes of a finished item before anybody sees it. summarise: reasoning is written as a summary
-    rather than as reasoning text.
+    rather than as reasoning text. begun: items of an attempt at the same response that broke off: theirs are
+    the ids of those that come in the same places. hosted: the tools that are called here.
     """
 
     def __init__(
@@ -27,10 +29,14 @@ class EventAssembler:
         *,
         seal: Callable[[Item], Item] | None = None,
         summarise: bool = False,
+        begun: Sequence[Item] = (),
+        hosted: HostedTurn | None = None,
     ) -> None:
         self._response = response
         self._seal = seal
         self._summarise = summarise
+        self._begun = begun
+        self._hosted = hosted
         self._sequence = 0
         self._open: TextWriter | CallWriter | None = None
         self._held = ""
@@ -59,6 +65,11 @@ class EventAssembler:
         for call in delta.tool_calls:
             events += self._write_call(call)
         return events
+
+    def begin_round(self) -> None:
+        """Another answer follows: vLLM counts its calls from 0 again."""
+        self._calls.clear()
+        self._held, self._logprobs = "", ()
 
     @property
     def in_a_call(self) -> bool:
@@ -135,6 +146,10 @@ class EventAssembler:
     def _begin(self, writer: TextWriter | CallWriter) -> list[Event]:
         events = self._close("completed")
         self._open = writer
+        if len(self.output) < len(self._begun):
+            begun = self._begun[len(self.output)]
+            if begun["type"] == writer.item["type"]:
+                writer.item |= {name: begun[name] for name in ("id", "call_id") if name in begun}
         added = {
             "type": "response.output_item.added",
             "output_index": len(self.output),

@@ -5,8 +5,9 @@ from datetime import datetime
 from typing import Any
 
 from app.conversation.engine import Generation
+from app.conversation.hosted import McpServer
 from app.conversation.options import Options
-from app.conversation.records import Checkpoint, Item, Parent, ResponseId
+from app.conversation.records import Checkpoint, ConversationId, Item, Parent, ResponseId
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,9 @@ class TurnRequest:
     compare: an earlier response, to be told how much of its prefix could be used again.
     seal_reasoning: whether reasoning items carry their text encrypted as well.
     summarise: whether reasoning is given as a summary rather than as reasoning text.
+    conversation: the one whose items come before, and to which the turn is added.
+    compact_at: tokens of a prompt from which on what came before is summarised first.
+    mcp: the servers whose tools are called here. max_calls: of such tools, in the whole turn.
     """
 
     model: str | None
@@ -42,6 +46,10 @@ class TurnRequest:
     seal_reasoning: bool = False
     summarise: bool = False
     affinity: str | None = None
+    conversation: ConversationId | None = None
+    compact_at: int | None = None
+    mcp: tuple[McpServer, ...] = ()
+    max_calls: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +58,14 @@ class Plan:
 
     keep: whether the turn's own prefix is to be kept for the next one.
     lost: the reason is a reference that was lost, not one that could never be used: a reseed.
+    rewound: why an older prefix is continued than that of the turn before.
     """
 
     checkpoint: Checkpoint | None
     reason: str | None
     keep: bool
     lost: bool = False
+    rewound: str | None = None
 
 
 def plan_turn(
@@ -64,18 +74,22 @@ def plan_turn(
     parent: Parent | None,
     prefix_refusal: str | None,
     now: datetime,
+    *,
+    changed: str | None = None,
+    kept: bool = True,
 ) -> Plan:
     """Decide from constant-size facts; no history is needed.
 
-    prefix_refusal: why the chosen worker cannot use references at all, if so.
+    prefix_refusal: why the chosen worker cannot use references at all, if so. changed: why the parent is not
+    the last turn of the conversation. kept: whether anybody can continue the turn.
     """
     if not request.caching.enabled:
         return Plan(None, "caching_disabled", keep=False)
     if prefix_refusal is not None:
         return Plan(None, prefix_refusal, keep=False)
-    keep = request.store and request.caching.keep
+    keep = kept and request.caching.keep
     if parent is None:
-        return Plan(None, "new_conversation", keep=keep)
+        return Plan(None, changed or "new_conversation", keep=keep)
     checkpoint = parent.checkpoint
     if checkpoint is None:
         return Plan(None, "parent_not_cached", keep=keep)
@@ -86,4 +100,4 @@ def plan_turn(
         return Plan(None, "instructions_changed", keep=keep)
     if checkpoint.expires_at <= now:
         return Plan(None, "prefix_expired", keep=keep, lost=True)
-    return Plan(checkpoint, None, keep=keep)
+    return Plan(checkpoint, None, keep=keep, rewound=changed)

@@ -13,6 +13,7 @@ from app.prefix.wire import Boundary
 
 TenantId = NewType("TenantId", str)
 ResponseId = NewType("ResponseId", str)
+ConversationId = NewType("ConversationId", str)
 Item = dict[str, Any]
 """An input or output item as JSON, in the Responses API's shape."""
 
@@ -55,6 +56,30 @@ class StoredResponse:
 
 
 @dataclass(frozen=True, slots=True)
+class Admission:
+    """A conversation's turn, taken: until it ends, nobody else's begins.
+
+    head: the response whose prompt and output are the conversation's items as far as they are not `pending`;
+    None where all are. changed: why it is not the last turn, or no turn: `items_deleted`.
+    """
+
+    conversation: ConversationId
+    lease: str
+    head: ResponseId | None
+    pending: tuple[Item, ...]
+    changed: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What a turn adds to its conversation, under the lease of its admission."""
+
+    conversation: ConversationId
+    lease: str
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """Everything that one turn commits, in one transaction."""
 
@@ -62,6 +87,7 @@ class Turn:
     input_items: tuple[Item, ...]
     output_items: tuple[Item, ...]
     checkpoint: Checkpoint | None
+    appended: Appended | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,23 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from app.conversation.engine import Outcome, Usage
 from app.conversation.plan import TurnRequest
+from app.conversation.rounds import Rounds
 from app.errors import InvalidRequest, MarginaliaError
 
 
 def new_body(
-    request: TurnRequest, response_id: str, model: str, created_at: datetime, path: str, reason: str | None
+    request: TurnRequest,
+    response_id: str,
+    model: str,
+    created_at: datetime,
+    path: str | None = None,
+    reason: str | None = None,
 ) -> dict[str, Any]:
-    """The body of a response that is in progress, without `output`; every request field is repeated."""
+    """The body of a response that is in progress, without `output`; every request field is repeated.
+
+    path: what it does with its prefix, where that is known.
+    """
     options = request.options
     return {
         "id": response_id,
@@ -26,6 +34,7 @@ def new_body(
         "model": model,
         "instructions": options.instructions,
         "previous_response_id": request.previous_response_id,
+        "conversation": {"id": request.conversation} if request.conversation else None,
         "tools": list(options.tools),
         "tool_choice": options.tool_choice,
         "parallel_tool_calls": options.parallel_tool_calls,
@@ -65,8 +74,9 @@ def failure(error: MarginaliaError) -> dict[str, Any]:
     }
 
 
-def accounts(request: TurnRequest, usage: Usage, outcome: Outcome) -> dict[str, Any]:
+def accounts(request: TurnRequest, rounds: Rounds) -> dict[str, Any]:
     """Token counts, as vLLM and the plugin made them. The one token that preparing a prefix costs is none."""
+    usage = rounds.usage
     if not request.generate:
         usage = replace(usage, output_tokens=0, reasoning_tokens=0)
     return {
@@ -82,10 +92,6 @@ def accounts(request: TurnRequest, usage: Usage, outcome: Outcome) -> dict[str, 
         },
         "caching": {
             "type": "enabled" if request.caching.enabled else "disabled",
-            "path": outcome.path,
-            "reason": outcome.reason,
-            "reused_tokens": outcome.reused_tokens,
-            "tokenized_tokens": outcome.tokenized_tokens,
-            "sampled_reused": outcome.sampled_reused,
+            **rounds.caching,
         },
     }

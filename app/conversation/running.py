@@ -1,35 +1,42 @@
-"""The life of a turn once vLLM has it: stream, commit, and only then complete.
+"""The life of a turn once vLLM has it: stream, call tools and ask again, commit, and only then complete.
 
 What is kept for a worker that will have lost it is written after that.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from app.conversation import response as body
+from app.conversation.asking import Asked, Asking
 from app.conversation.diagnostics import diagnose
-from app.conversation.engine import AnswerStream, Generation
+from app.conversation.engine import AnswerStream
 from app.conversation.events import EventAssembler
+from app.conversation.hosted_turn import HostedTurn
 from app.conversation.output import Event, new_id
-from app.conversation.plan import TurnRequest
-from app.conversation.records import Item, Parent, ResponseId, ResponseStore, StoredResponse, TenantId, Turn
+from app.conversation.records import Appended, Item, ResponseId, StoredResponse, Turn
+from app.conversation.rounds import Rounds
 from app.conversation.sealing import Sealer
 from app.conversation.seeds import Seeds
 from app.errors import MarginaliaError
 
+Save = Callable[[Turn], Awaitable[None]]
+
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A turn as its client asked for it, with the responses that it names."""
+class Begun:
+    """A response that there is before its turn: one in the background.
 
-    request: TurnRequest
-    tenant: TenantId
-    parent: Parent | None
-    compared: Parent | None
+    items: those that an attempt which broke off had opened, in order: theirs are the ids. save: its commit.
+    """
+
+    id: ResponseId
+    created_at: datetime
+    items: tuple[Item, ...]
+    save: Save
 
 
 class RunningTurn:
@@ -37,29 +44,47 @@ class RunningTurn:
 
     def __init__(
         self,
-        store: ResponseStore,
+        asked: Asked,
+        asking: Asking,
+        answer: AnswerStream | None,
+        hosted: HostedTurn | None,
+        *,
         seeds: Seeds | None,
         sealer: Sealer | None,
-        asked: Asked,
-        generation: Generation,
-        answer: AnswerStream,
+        save: Save,
+        begun: Begun | None,
         stack: AsyncExitStack,
     ) -> None:
-        self.id = ResponseId(new_id("resp"))
-        self.answer = answer
+        """answer: of the first round; None where `events` asks for it, once what comes before is done."""
+        self.id = begun.id if begun else ResponseId(new_id("resp"))
         self.failure: MarginaliaError | None = None
         """Why it failed, once `events()` ended with that."""
-        self._store = store
-        self._seeds = seeds
-        self._seal = partial(sealer.sealed, asked.tenant) if sealer else None
         self._asked = asked
         self._request = asked.request
+        self._asking = asking
+        self._answer = answer
+        self._hosted = hosted
+        self._rounds = Rounds()
+        self._seeds = seeds
+        self._seal = partial(sealer.sealed, asked.tenant) if sealer else None
+        self._save = save
         self._stack = stack
         self._seed: bytes | None = None
-        self._created_at = datetime.now(UTC)
+        self._created_at = begun.created_at if begun else datetime.now(UTC)
+        self._begun_items = begun.items if begun else ()
         self._body = body.new_body(
-            asked.request, self.id, generation.model, self._created_at, answer.path, answer.reason
+            asked.request, self.id, asking.generation.model, self._created_at, self.path, self.reason
         )
+
+    @property
+    def path(self) -> str | None:
+        """What the turn does with its prefix; None as long as that is not known."""
+        return self._rounds.path or (self._answer.path if self._answer else None)
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is not a hit."""
+        return self._rounds.reason if self._rounds.path else (self._answer.reason if self._answer else None)
 
     async def aclose(self) -> None:
         await self._stack.aclose()
@@ -73,28 +98,22 @@ class RunningTurn:
     async def events(self) -> AsyncIterator[list[Event]]:
         """The response's events, those that come at once together. The last is `response.completed` or
         `.incomplete`, after the commit, or `response.failed`, with nothing kept."""
-        assembler = EventAssembler(self._body, seal=self._seal, summarise=self._request.summarise)
+        assembler = EventAssembler(
+            self._body,
+            seal=self._seal,
+            summarise=self._request.summarise,
+            begun=self._begun_items,
+            hosted=self._hosted,
+        )
         try:
             yield assembler.start()
-            finish_reason = None
-            async for delta in self.answer.deltas():
-                finish_reason = delta.finish_reason or finish_reason
-                if self._request.generate and (events := assembler.add(delta)):
+            async with aclosing(self._work(assembler)) as work:
+                async for events in work:
                     yield events
-            if self._request.generate:
-                if assembler.in_a_call and self._is_at_limit():
-                    # vLLM 0.26 says `tool_calls` of an answer that called a tool, however it ended.
-                    finish_reason = "length"
-                ending = body.ending(finish_reason)
-                if events := assembler.end(ending["status"]):
-                    yield events
-            else:
-                ending = body.ending(None)
-            self._body |= ending | body.accounts(self._request, self.answer.usage, self.answer.outcome)
+            self._body |= body.accounts(self._request, self._rounds)
             if self._request.compare:
                 self._body["prompt_cache_diagnostics"] = self._diagnosis()
-            if self._request.store:
-                await self._commit(tuple(assembler.output))
+            await self._commit(tuple(assembler.output))
         except MarginaliaError as exc:
             self.failure = exc
             self._body |= body.failure(exc)
@@ -102,21 +121,66 @@ class RunningTurn:
             await self.aclose()
         yield [assembler.final()]
 
-    def _is_at_limit(self) -> bool:
+    async def _work(self, assembler: EventAssembler) -> AsyncGenerator[list[Event]]:
+        """What comes first, then rounds: an answer, and the calls in it."""
+        if self._answer is None:
+            if self._hosted is not None:
+                async with aclosing(self._hosted.opening(assembler)) as opening:
+                    async for events in opening:
+                        yield events
+                self._asking.offer(self._hosted.tools)
+            self._answer = await self._asking.first()
+        while True:
+            begins = len(assembler.output)
+            async with aclosing(self._round(assembler, self._answer)) as answering:
+                async for events in answering:
+                    yield events
+            self._rounds.add(self._answer.usage, self._answer.outcome)
+            if self._hosted is None or not self._request.generate or self._body["status"] != "completed":
+                return
+            async with aclosing(self._hosted.run(assembler)) as running:
+                async for events in running:
+                    yield events
+            if not self._hosted.goes_on:
+                return
+            written = tuple(assembler.output)
+            self._answer = await self._asking.again(self._answer.outcome, written, written[begins:])
+
+    async def _round(self, assembler: EventAssembler, answer: AnswerStream) -> AsyncGenerator[list[Event]]:
+        """One answer of the model."""
+        assembler.begin_round()
+        finish_reason = None
+        async for delta in answer.deltas():
+            finish_reason = delta.finish_reason or finish_reason
+            if self._request.generate and (events := assembler.add(delta)):
+                yield events
+        if not self._request.generate:
+            self._body |= body.ending(None)
+            return
+        if assembler.in_a_call and self._is_at_limit(answer):
+            # vLLM 0.26 says `tool_calls` of an answer that called a tool, however it ended.
+            finish_reason = "length"
+        ending = body.ending(finish_reason)
+        if events := assembler.end(ending["status"]):
+            yield events
+        self._body |= ending
+
+    def _is_at_limit(self, answer: AnswerStream) -> bool:
         limit = self._request.options.max_output_tokens
-        return limit is not None and self.answer.usage.output_tokens >= limit
+        return limit is not None and answer.usage.output_tokens >= limit
 
     def _diagnosis(self) -> dict[str, Any]:
         compared = self._asked.compared
         return diagnose(
             compared.response.body if compared else None,
             self._body,
-            self.answer.usage,
-            self.answer.outcome.common,
+            self._rounds.first_usage,
+            self._rounds.first.common,
         )
 
     async def _commit(self, output: tuple[Item, ...]) -> None:
         parent = self._asked.parent.response if self._asked.parent else None
+        admission = self._asked.admission
         stored = StoredResponse(
             id=self.id,
             tenant=self._asked.tenant,
@@ -125,6 +189,10 @@ class RunningTurn:
             created_at=self._created_at,
             body=self._body,
         )
-        outcome = self.answer.outcome
-        await self._store.save(Turn(stored, self._request.input, output, outcome.checkpoint))
-        self._seed = outcome.seed
+        appended = None
+        if admission is not None:
+            appended = Appended(admission.conversation, admission.lease, (*self._asked.given, *output))
+        last = self._rounds.last
+        await self._save(Turn(stored, self._asked.input, output, last.checkpoint, appended))
+        if self._request.store:
+            self._seed = last.seed

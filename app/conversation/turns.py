@@ -1,38 +1,28 @@
-"""The life of a turn until vLLM has it: read the parent, plan, and go down the ladder."""
+"""The life of a turn until vLLM has it: take its conversation's turn, read the parent, plan, and ask."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
-from typing import TypeVar
 
-from app.conversation.engine import (
-    AnswerStream,
-    Engine,
-    Generation,
-    Margin,
-    NoPlugin,
-    PrefixMissed,
-    Whole,
-    Worker,
-)
+from app.conversation.asking import Asked, Asking
+from app.conversation.conversations import Conversations
+from app.conversation.engine import Engine, Generation
+from app.conversation.hosted import ToolServers
+from app.conversation.hosted_turn import HostedTurn
 from app.conversation.inputs import check_calls, resolve
-from app.conversation.plan import Plan, TurnRequest, plan_turn
-from app.conversation.records import Parent, ResponseStore, Segment, TenantId
-from app.conversation.running import Asked, RunningTurn
+from app.conversation.plan import TurnRequest, plan_turn
+from app.conversation.records import Admission, Parent, ResponseId, ResponseStore, TenantId, Turn
+from app.conversation.running import Begun, RunningTurn, Save
 from app.conversation.sealing import Sealing
 from app.conversation.seeds import Seeds
-from app.conversation.truncation import fitting
-from app.errors import ContextLengthExceeded, PreviousResponseNotFound
+from app.errors import PreviousResponseNotFound
 from app.prefix.wire import Policy
-
-T = TypeVar("T")
 
 
 class Turns:
     """Runs turns. `namespace` gives a tenant's scope of references and KV cache; without `seeds`, no token
-    ids are kept."""
+    ids are kept. unstored: what becomes of turns that are not to be stored; without it, nothing."""
 
     def __init__(
         self,
@@ -42,6 +32,10 @@ class Turns:
         policy: Policy,
         seeds: Seeds | None,
         sealing: Sealing,
+        *,
+        conversations: Conversations,
+        tool_servers: ToolServers,
+        unstored: Save | None = None,
     ) -> None:
         self._store = store
         self._engine = engine
@@ -49,43 +43,73 @@ class Turns:
         self._policy: Policy = policy
         self._seeds = seeds
         self._sealing = sealing
+        self._conversations = conversations
+        self._tool_servers = tool_servers
+        self._unstored = unstored
 
-    async def start(self, request: TurnRequest, tenant: TenantId) -> RunningTurn:
-        """Returns once vLLM has accepted the turn, with nothing generated yet.
+    def over(self, store: ResponseStore, unstored: Save) -> "Turns":
+        """The same, on another store, with what becomes of turns that are not to be stored."""
+        return Turns(
+            store,
+            self._engine,
+            self._namespace,
+            self._policy,
+            self._seeds,
+            self._sealing,
+            conversations=self._conversations,
+            tool_servers=self._tool_servers,
+            unstored=unstored,
+        )
 
-        Raises what is the request's fault (InvalidRequest, NotFound) or the machine's (EngineError,
-        StoreUnavailable). The caller iterates `events()` to its end, or calls `aclose()`; then `settle()`.
+    async def start(self, request: TurnRequest, tenant: TenantId, begun: Begun | None = None) -> RunningTurn:
+        """Returns once vLLM has accepted the turn, with nothing generated yet; or before, where something
+        comes first that takes time: tools that are called here, a summary of what came before.
+
+        Raises what is the request's fault (InvalidRequest, NotFound, ConversationBusy) or the machine's
+        (EngineError, StoreUnavailable). The caller iterates `events()` to its end, or calls `aclose()`; then
+        `settle()`. begun: the response that the turn is for, where there is one already.
         """
-        asked, worker, generation, plan = await self._prepare(request, tenant)
         async with AsyncExitStack() as stack:
-
-            async def answer(prompt: Margin | Whole) -> AnswerStream:
-                return await stack.enter_async_context(worker.answer(generation, prompt))
-
-            sealer = await self._sealing.sealer() if asked.request.seal_reasoning else None
-            stream = await self._descend(answer, worker, generation, asked, plan)
-            return RunningTurn(self._store, self._seeds, sealer, asked, generation, stream, stack.pop_all())
+            admission = None
+            if request.conversation is not None:
+                admitted = self._conversations.admit(tenant, request.conversation)
+                admission = await stack.enter_async_context(admitted)
+            asking, asked = await self._prepare(request, tenant, admission)
+            stack.push_async_callback(asking.aclose)
+            sealer = await self._sealing.sealer() if request.seal_reasoning else None
+            hosted = (
+                HostedTurn(request, self._tool_servers, asked.parent, asked.given) if request.mcp else None
+            )
+            answer = None if hosted or request.compact_at else await asking.first()
+            return RunningTurn(
+                asked,
+                asking,
+                answer,
+                hosted,
+                seeds=self._seeds,
+                sealer=sealer,
+                save=self._save(request, begun),
+                begun=begun,
+                stack=stack.pop_all(),
+            )
 
     async def count(self, request: TurnRequest, tenant: TenantId) -> int:
         """Tokens of the prompt that `start` would send to the engine. Raises as it does."""
-        asked, worker, generation, plan = await self._prepare(request, tenant)
-        count = partial(worker.count, generation)
-        try:
-            tokens = await self._ladder(count, asked, replace(plan, keep=False))
-        except ContextLengthExceeded:
-            # By reference a prompt is counted as far as it could be answered.
-            tokens = await count(await self._whole(asked))
-        if request.truncate and tokens >= worker.context_length:
-            tokens = await count(await fitting(worker, generation, await self._whole(asked)))
-        return tokens
+        admission = None
+        if request.conversation is not None:
+            admission = await self._conversations.look(tenant, request.conversation)
+        asking, _ = await self._prepare(request, tenant, admission)
+        return await asking.count()
 
     async def _prepare(
-        self, request: TurnRequest, tenant: TenantId
-    ) -> tuple[Asked, Worker, Generation, Plan]:
-        request = replace(request, input=await resolve(request.input, self._store, tenant, self._sealing))
-        parent = await self._parent(request, tenant)
-        check_calls(parent.output_items if parent else (), request.input)
+        self, request: TurnRequest, tenant: TenantId, admission: Admission | None
+    ) -> tuple[Asking, Asked]:
+        given = await resolve(request.input, self._store, tenant, self._sealing)
+        parent = await self._parent(tenant, admission.head if admission else request.previous_response_id)
         compared = await self._store.parent(tenant, request.compare) if request.compare else None
+        asked = Asked(request, tenant, given, parent, compared, admission)
+        pending = admission.pending if admission else ()
+        check_calls((*(parent.output_items if parent else ()), *pending), given)
         prefer = parent.checkpoint.worker if parent and parent.checkpoint else None
         worker, model = await self._engine.pick(request.model, prefer, request.affinity)
         generation = Generation(
@@ -96,66 +120,35 @@ class Turns:
             keep_ids=self._seeds is not None,
             compare=compared.checkpoint.ref if compared and compared.checkpoint else None,
         )
-        plan = plan_turn(request, generation, parent, worker.prefix_refusal, datetime.now(UTC))
-        return Asked(request, tenant, parent, compared), worker, generation, plan
+        plan = plan_turn(
+            request,
+            generation,
+            parent,
+            worker.prefix_refusal,
+            datetime.now(UTC),
+            changed=admission.changed if admission else None,
+            kept=request.store or self._unstored is not None or bool(request.mcp),
+        )
+        return Asking(self._store, self._seeds, worker, asked, generation, plan), asked
 
-    async def _parent(self, request: TurnRequest, tenant: TenantId) -> Parent | None:
-        if request.previous_response_id is None:
+    async def _parent(self, tenant: TenantId, response_id: ResponseId | None) -> Parent | None:
+        if response_id is None:
             return None
-        parent = await self._store.parent(tenant, request.previous_response_id)
+        parent = await self._store.parent(tenant, response_id)
         if parent is None:
             raise PreviousResponseNotFound(
-                f"Previous response with id '{request.previous_response_id}' not found.",
-                param="previous_response_id",
+                f"Previous response with id '{response_id}' not found.", param="previous_response_id"
             )
         return parent
 
-    async def _descend(
-        self,
-        answer: Callable[[Margin | Whole], Awaitable[T]],
-        worker: Worker,
-        generation: Generation,
-        asked: Asked,
-        plan: Plan,
-    ) -> T:
-        """`answer` of the first prompt that can be had: each rung of the ladder at most once, and where a
-        conversation that may be truncated does not fit, without its oldest items."""
-        try:
-            return await self._ladder(answer, asked, plan)
-        except ContextLengthExceeded:
-            if not asked.request.truncate:
-                raise
-        return await answer(await fitting(worker, generation, await self._whole(asked)))
+    def _save(self, request: TurnRequest, begun: Begun | None) -> Save:
+        if begun is not None:
+            return begun.save
+        return self._store.save if request.store else self._not_stored
 
-    async def _ladder(self, answer: Callable[[Margin | Whole], Awaitable[T]], asked: Asked, plan: Plan) -> T:
-        """By reference if planned; the whole history; vLLM's own route."""
-        request, parent = asked.request, asked.parent
-        keep_s = request.caching.ttl_s if plan.keep else None
-        reason, lost = plan.reason or "", plan.lost
-        if plan.checkpoint is not None and parent is not None:
-            try:
-                return await answer(Margin(plan.checkpoint, parent.output_items, request.input, keep_s))
-            except PrefixMissed as miss:
-                reason, lost = miss.code, True
-            except NoPlugin as missing:
-                reason, keep_s = missing.reason, None
-        # Only here is history read at all.
-        history = await self._history(asked)
-        seeds: tuple[bytes, ...] = ()
-        if lost and keep_s is not None and parent and self._seeds:
-            seeds = await self._seeds.of(asked.tenant, parent.response.id)
-        try:
-            return await answer(Whole(history, request.input, keep_s, reason, lost, seeds))
-        except NoPlugin as missing:
-            reason = missing.reason
-        except PrefixMissed as miss:
-            reason = miss.code
-        return await answer(Whole(history, request.input, None, reason))
-
-    async def _whole(self, asked: Asked) -> Whole:
-        return Whole(await self._history(asked), asked.request.input, None, "")
-
-    async def _history(self, asked: Asked) -> tuple[Segment, ...]:
-        if asked.parent is None:
-            return ()
-        return tuple(await self._store.history(asked.tenant, asked.parent.response.id))
+    async def _not_stored(self, turn: Turn) -> None:
+        if turn.appended is not None:
+            await self._conversations.append(turn.response.tenant, turn.appended)
+        if self._unstored is not None:
+            # No other turn can continue it by the conversation.
+            await self._unstored(replace(turn, appended=None))

@@ -28,8 +28,9 @@ _decode_receipt = msgspec.json.Decoder(Receipt).decode
 class ChatAnswer:
     """An AnswerStream over one HTTP response.
 
-    options: what was asked of it. path, reason: what the request asked for, unless the
-    plugin's headers say otherwise. keep_s: seconds that a kept prefix lives, for its checkpoint.
+    options: what was asked of it. path, reason: what the request asked for, unless the plugin says otherwise:
+    to it, a `rewind` to an older reference is a hit. keep_s: seconds that a kept prefix lives, for its
+    checkpoint.
     """
 
     def __init__(
@@ -51,8 +52,9 @@ class ChatAnswer:
         self._usage = Usage()
         self._receipt: Receipt | None = None
         self._path, self._reason = path, reason
+        self._rewound = path == "rewind"
         if PATH_HEADER in http.headers:
-            self._path = http.headers[PATH_HEADER]
+            self._path = self._told(http.headers[PATH_HEADER])
             self._reason = http.headers.get(REASON_HEADER) or reason
 
     @property
@@ -136,7 +138,7 @@ class ChatAnswer:
         if receipt is None:
             return Outcome(self._path, self._reason, 0, self._usage.input_tokens)
         return Outcome(
-            path=receipt.path,
+            path=self._told(receipt.path),
             reason=receipt.reason or self._reason,
             reused_tokens=receipt.reused_tokens,
             tokenized_tokens=receipt.tokenized_tokens,
@@ -145,6 +147,9 @@ class ChatAnswer:
             seed=receipt.seed,
             common=receipt.common,
         )
+
+    def _told(self, path: str) -> str:
+        return "rewind" if self._rewound and path == "hit" else path
 
     def _checkpoint(self, receipt: Receipt) -> Checkpoint | None:
         if receipt.ref is None or self._keep_s is None:

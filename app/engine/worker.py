@@ -62,9 +62,11 @@ class VllmWorker:
         path = "/prefix/v1/chat" if with_prefix else "/v1/chat/completions"
         body = (prefix_body if with_prefix else stock_body)(generation, prompt)
         async with self._posted(path, body, with_prefix=with_prefix) as http:
-            rung: tuple[str, str | None] = ("hit", None)
+            rung: tuple[str, str | None]
             if isinstance(prompt, Whole):
                 rung = ("reseed" if prompt.lost else "full", prompt.reason)
+            else:
+                rung = ("rewind" if prompt.rewound else "hit", prompt.rewound)
             answer = ChatAnswer(http, self.url, generation.options, *rung, prompt.keep_s)
             yield answer
             await answer.drain()

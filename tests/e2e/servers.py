@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from openai import OpenAI
@@ -15,6 +16,9 @@ from app.local.vllm import LocalVllm
 from app.main import create_app
 from app.store.database import Database
 from app.store.responses import PostgresResponseStore
+from bench.engines import ON_A_CPU
+from bench.scenarios import tools
+from bench.stack import MODEL, ROOT
 from tests.e2e.stack import SECRET, Recorder, running, sdk, serving
 
 
@@ -48,14 +52,36 @@ def vllm(start_vllm: Callable[..., LocalVllm]) -> LocalVllm:
 
 
 @pytest.fixture(scope="session")
-def vllm_url(vllm: LocalVllm) -> str:
-    return vllm.url
+def vllm_url(request: pytest.FixtureRequest) -> str:
+    """Of `vllm`, or of one like it that runs already: TEST_VLLM_URL saves developers its start."""
+    url: str = os.environ.get("TEST_VLLM_URL") or request.getfixturevalue("vllm").url
+    return url
 
 
 @pytest.fixture(scope="session")
-def recorder(vllm: LocalVllm) -> Recorder:
+def scripted_vllm_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """vLLM with the plugin and a tiny model that reasons and calls tools as its prompt says
+    (bench.scripted); TEST_SCRIPTED_VLLM_URL as above. The model's name is `bench`."""
+    if url := os.environ.get("TEST_SCRIPTED_VLLM_URL"):
+        yield url
+        return
+    engine = next(engine for engine in ON_A_CPU if tools in engine.scenarios)
+    with patch.dict(os.environ, {"PYTHONPATH": str(ROOT), "VLLM_CPU_KVCACHE_SPACE": "1"}):
+        server = LocalVllm(
+            str(engine.model()),
+            MODEL,
+            log_dir=tmp_path_factory.mktemp("scripted"),
+            secret=SECRET,
+            extra_args=engine.arguments,
+        )
+        with running(server, timeout_s=280):
+            yield server.url
+
+
+@pytest.fixture(scope="session")
+def recorder(vllm_url: str) -> Recorder:
     """What the service sent to vLLM."""
-    return Recorder(vllm.url)
+    return Recorder(vllm_url)
 
 
 @pytest.fixture(scope="session")

@@ -13,10 +13,12 @@ from starlette.requests import ClientDisconnect
 from app.api import streaming as api_streaming
 from app.api.routes import Services, router
 from app.api.streaming import EventStream
+from app.conversation.asking import Asked, Asking
 from app.conversation.engine import Delta, Generation
+from app.conversation.plan import Plan
 from app.conversation.records import DEFAULT_TENANT, ResponseId, TenantId
 from app.conversation.responses import Responses
-from app.conversation.running import Asked, RunningTurn
+from app.conversation.running import RunningTurn
 from app.conversation.sealing import Sealing
 from app.conversation.seeds import Seeds
 from app.errors import EngineError
@@ -147,9 +149,20 @@ def talking(**settings: Any) -> tuple[Talking, EventStream, MemoryResponseStore]
     answer = Talking("full", "x", "", None, None, False)
     for name, value in settings.items():
         setattr(answer, name, value)
-    asked = Asked(request(), DEFAULT_TENANT, None, None)
+    asked = Asked(request(), DEFAULT_TENANT, request().input)
     generation = Generation("m", asked.request.options, "ns", "sampled", False)
-    turn = RunningTurn(chat.store, None, None, asked, generation, answer, contextlib.AsyncExitStack())
+    asking = Asking(chat.store, None, chat.worker, asked, generation, Plan(None, "x", keep=True))
+    turn = RunningTurn(
+        asked,
+        asking,
+        answer,
+        None,
+        seeds=None,
+        sealer=None,
+        save=chat.store.save,
+        begun=None,
+        stack=contextlib.AsyncExitStack(),
+    )
     return answer, EventStream(turn), chat.store
 
 

@@ -14,6 +14,7 @@ from app.conversation.options import Options
 from app.conversation.output import Event
 from app.conversation.plan import Caching, TurnRequest
 from app.conversation.response import accounts, ending, failure, new_body
+from app.conversation.rounds import Rounds
 from app.errors import EngineError, InvalidRequest
 
 REQUEST = TurnRequest(
@@ -42,7 +43,9 @@ def play(
         events += assembler.add(delta)
     end = ending(finish_reason)
     events += assembler.end(end["status"])
-    body |= end | accounts(request, Usage(5, 3, 1, 2, 1), Outcome("hit", None, 3, 2))
+    rounds = Rounds()
+    rounds.add(Usage(5, 3, 1, 2, 1), Outcome("hit", None, 3, 2))
+    body |= end | accounts(request, rounds)
     return [*events, assembler.final()], assembler
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from app.conversation.conversations import Conversations
 from app.conversation.engine import (
     Delta,
     Generation,
@@ -143,7 +144,16 @@ class Chat:
         self.store = store or MemoryResponseStore()
         self.worker = ScriptedWorker()
         sealing = Sealing(self.store)
-        self.turns = Turns(self.store, self.worker, lambda tenant: f"ns-{tenant}", "sampled", seeds, sealing)
+        self.turns = Turns(
+            self.store,
+            self.worker,
+            lambda tenant: f"ns-{tenant}",
+            "sampled",
+            seeds,
+            sealing,
+            conversations=Conversations(),
+            tool_servers=None,
+        )
 
     async def turn(self, made: TurnRequest) -> list[Event]:
         running = await self.turns.start(made, DEFAULT_TENANT)

@@ -1,0 +1,170 @@
+"""Asking a worker for one turn's answers, down the ladder: by reference, the whole history, vLLM's own route.
+
+A turn has more than one where tools are called here: each further round continues the one before.
+"""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
+
+from app.conversation.engine import (
+    AnswerStream,
+    Generation,
+    Margin,
+    NoPlugin,
+    Outcome,
+    PrefixMissed,
+    Whole,
+    Worker,
+)
+from app.conversation.plan import Plan, TurnRequest
+from app.conversation.records import Admission, Item, Parent, ResponseStore, Segment, TenantId
+from app.conversation.seeds import Seeds
+from app.conversation.truncation import fitting
+from app.errors import ContextLengthExceeded
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A turn as its client asked for it, with the responses that it names.
+
+    given: the request's items, as they are kept. admission: to its conversation, if it is a turn of one.
+    """
+
+    request: TurnRequest
+    tenant: TenantId
+    given: tuple[Item, ...]
+    parent: Parent | None = None
+    compared: Parent | None = None
+    admission: Admission | None = None
+
+    @property
+    def input(self) -> tuple[Item, ...]:
+        """All that is new since the parent: what was added to the conversation meanwhile, too."""
+        return (*self.admission.pending, *self.given) if self.admission else self.given
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """since: what follows the prompt of the plan's checkpoint, before `new`. written: the output of this
+    turn's rounds before."""
+
+    plan: Plan
+    since: tuple[Item, ...]
+    new: tuple[Item, ...]
+    written: tuple[Item, ...] = ()
+
+
+class Asking:
+    """`first` and then `again` give each round's answer; `aclose` ends the one that runs."""
+
+    def __init__(
+        self,
+        store: ResponseStore,
+        seeds: Seeds | None,
+        worker: Worker,
+        asked: Asked,
+        generation: Generation,
+        plan: Plan,
+    ) -> None:
+        self.worker = worker
+        self.generation = generation
+        self._store = store
+        self._seeds = seeds
+        self._asked = asked
+        self._plan = plan
+        self._running = AsyncExitStack()
+
+    def offer(self, tools: tuple[dict[str, Any], ...]) -> None:
+        """The tools that the model is shown, in place of the request's."""
+        self.generation = replace(self.generation, options=replace(self.generation.options, tools=tools))
+
+    async def first(self) -> AnswerStream:
+        """Returns once vLLM has accepted the turn. Raises as Worker.answer does, less misses."""
+        return await self._descend(self._answer, self._prompt())
+
+    async def again(self, last: Outcome, written: tuple[Item, ...], since: tuple[Item, ...]) -> AnswerStream:
+        """The next round's, after one that ended in `last`. written: all rounds' output; since: its own."""
+        await self.aclose()
+        reason = self._plan.reason if not self._plan.keep else "parent_not_cached"
+        plan = Plan(last.checkpoint, None if last.checkpoint else reason, self._plan.keep)
+        return await self._descend(self._answer, _Prompt(plan, since, (), written))
+
+    async def count(self) -> int:
+        """Tokens of the prompt that `first` would send to the engine. Raises as it does."""
+        count = partial(self.worker.count, self.generation)
+        prompt = self._prompt()
+        try:
+            tokens = await self._ladder(count, replace(prompt, plan=replace(prompt.plan, keep=False)))
+        except ContextLengthExceeded:
+            # By reference a prompt is counted as far as it could be answered.
+            tokens = await count(await self._whole(prompt))
+        if self._asked.request.truncate and tokens >= self.worker.context_length:
+            tokens = await count(await fitting(self.worker, self.generation, await self._whole(prompt)))
+        return tokens
+
+    async def aclose(self) -> None:
+        """Abort the answer that runs, where it has not ended."""
+        await self._running.aclose()
+
+    async def _answer(self, prompt: Margin | Whole) -> AnswerStream:
+        return await self._running.enter_async_context(self.worker.answer(self.generation, prompt))
+
+    def _prompt(self) -> _Prompt:
+        parent = self._asked.parent
+        return _Prompt(self._plan, parent.output_items if parent else (), self._asked.input)
+
+    async def _descend(self, ask: Callable[[Margin | Whole], Awaitable[T]], prompt: _Prompt) -> T:
+        """`ask` of the first prompt that can be had: each rung of the ladder at most once, and where a
+        conversation that may be truncated does not fit, without its oldest items."""
+        try:
+            return await self._ladder(ask, prompt)
+        except ContextLengthExceeded:
+            if not self._asked.request.truncate:
+                raise
+        return await ask(await fitting(self.worker, self.generation, await self._whole(prompt)))
+
+    async def _ladder(self, ask: Callable[[Margin | Whole], Awaitable[T]], prompt: _Prompt) -> T:
+        """By reference if planned; the whole history; vLLM's own route."""
+        plan = prompt.plan
+        keep_s = self._asked.request.caching.ttl_s if plan.keep else None
+        reason, lost = plan.reason or "", plan.lost
+        if plan.checkpoint is not None:
+            try:
+                return await ask(Margin(plan.checkpoint, prompt.since, prompt.new, keep_s, plan.rewound))
+            except PrefixMissed as miss:
+                reason, lost = miss.code, True
+            except NoPlugin as missing:
+                reason, keep_s = missing.reason, None
+        # Only here is history read at all.
+        whole = await self._whole(prompt)
+        seeds = await self._seeds_of_parent() if lost and keep_s is not None else ()
+        try:
+            return await ask(replace(whole, keep_s=keep_s, reason=reason, lost=lost, seeds=seeds))
+        except NoPlugin as missing:
+            reason = missing.reason
+        except PrefixMissed as miss:
+            reason = miss.code
+        return await ask(replace(whole, reason=reason))
+
+    async def _whole(self, prompt: _Prompt) -> Whole:
+        history = await self._history()
+        if prompt.written:
+            history = (*history, Segment(self._asked.input, prompt.written))
+        return Whole(history, prompt.new, None, "")
+
+    async def _history(self) -> tuple[Segment, ...]:
+        parent = self._asked.parent
+        if parent is None:
+            return ()
+        return tuple(await self._store.history(self._asked.tenant, parent.response.id))
+
+    async def _seeds_of_parent(self) -> tuple[bytes, ...]:
+        parent = self._asked.parent
+        if self._seeds is None or parent is None:
+            return ()
+        return await self._seeds.of(self._asked.tenant, parent.response.id)
