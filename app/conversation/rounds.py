@@ -49,6 +49,11 @@ class Rounds:
         )
 
     @property
+    def seed(self) -> bytes | None:
+        """Of all rounds: what each of them added is needed to have the last one's prompt."""
+        return b"".join(outcome.seed or b"" for outcome in self._outcomes) or None
+
+    @property
     def caching(self) -> dict[str, Any]:
         """What the turn did with its prefix. `rounds`, where there are several: each one's own."""
         each = [_as_json(outcome) for outcome in self._outcomes]

@@ -195,4 +195,4 @@ class RunningTurn:
         last = self._rounds.last
         await self._save(Turn(stored, self._asked.input, output, last.checkpoint, appended))
         if self._request.store:
-            self._seed = last.seed
+            self._seed = self._rounds.seed

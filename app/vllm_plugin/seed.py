@@ -1,12 +1,13 @@
 """Seeds: a turn's own part of a prompt as bytes, for another process to be given when this one is gone.
 
-Opaque to whoever keeps them. A seed claims nothing that is believed: ids are hashed, and which of them
+Opaque to whoever keeps them, except that several can be joined: their concatenation is a seed of all their
+prompts, which is how the rounds of one turn are kept together. A seed claims nothing that is believed: ids are hashed, and which of them
 still hold is decided by the rendered text, as for a resident prompt.
 """
 
 import logging
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import numpy as np
@@ -69,11 +70,22 @@ def restore(seeds: Sequence[bytes], tokenizer: bytes) -> Node | None:
     """The newest prompt that `seeds` have all of, without messages; None if there is none, or what they
     hold is damaged."""
     try:
-        found = [_unpack(zlib.decompress(seed)) for seed in seeds]
+        found = [_unpack(part) for seed in seeds for part in _parts(seed)]
         return _newest_whole({seed.ref: seed for seed in found if seed.tokenizer == tokenizer})
     except (zlib.error, msgspec.DecodeError, ValueError) as error:
         logger.warning("Marginalia tokenizes a conversation again, its seeds are damaged: %s", error)
         return None
+
+
+def _parts(seed: bytes) -> Iterator[bytes]:
+    """Raises zlib.error where the last one is not whole."""
+    while True:
+        stream = zlib.decompressobj()
+        yield stream.decompress(seed)
+        if not stream.eof:
+            raise zlib.error("the stream breaks off")
+        if not (seed := stream.unused_data):
+            return
 
 
 def _newest_whole(seeds: dict[bytes, _Seed]) -> Node | None:

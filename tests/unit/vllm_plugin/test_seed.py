@@ -62,6 +62,13 @@ def test_the_newest_prompt_comes_back_whole(chain: list[Node]) -> None:
             assert getattr(known, field.name) == getattr(original, field.name), field.name
 
 
+def test_seeds_that_were_joined_are_as_good_as_apart(chain: list[Node]) -> None:
+    first, *rest = [pack(n, TOKENIZER) for n in chain]
+    restored = restore([first, b"".join(rest)], TOKENIZER)
+    assert restored is not None
+    assert restored.known().ids.tolist() == chain[-1].known().ids.tolist()
+
+
 def test_what_lacks_its_parent_is_not_whole(chain: list[Node]) -> None:
     first, second, third = (pack(n, TOKENIZER) for n in chain)
     oldest = restore([first, third], TOKENIZER)
