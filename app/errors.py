@@ -62,6 +62,24 @@ class UnsupportedContentType(InvalidRequest):
     code = "unsupported_content_type"
 
 
+class InvalidStreamId(InvalidRequest):
+    code = "invalid_stream_id"
+
+
+class StreamLimitReached(InvalidRequest):
+    code = "websocket_stream_limit_reached"
+
+
+class TooManyWaiting(InvalidRequest):
+    status = 429
+    code = "rate_limit_exceeded"
+
+
+class ForeignOrigin(InvalidRequest):
+    status = 403
+    code = "foreign_origin"
+
+
 class RequestTooLarge(InvalidRequest):
     status = 413
     code = "request_too_large"
@@ -75,6 +93,14 @@ class NotFound(MarginaliaError):
 
 class ModelNotFound(NotFound):
     code = "model_not_found"
+
+
+class ConversationBusy(MarginaliaError):
+    """Another turn of the conversation has begun and not ended."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "conversation_locked"
 
 
 class EngineError(MarginaliaError):

@@ -41,8 +41,21 @@ class Settings(BaseSettings):
     """Keep the token ids of each turn in Postgres, for a worker that lost them."""
     prefix_policy: Literal["sampled", "canonical"] = "sampled"
     """Ids of the model's own words: those that it sampled, or those of their text."""
+    conversation_busy: Literal["wait", "refuse"] = "wait"
+    """A turn whose conversation has another one running: it waits, a minute at most, or is refused at once."""
 
-    @field_validator("worker_urls", mode="before")
+    background_concurrency: int = Field(4, ge=0)
+    """Responses in the background that this process makes at once; with 0 it leaves them to others."""
+    background_stalled_seconds: float = Field(12.0, ge=2)
+    """A process that gives no sign of life for as long is taken for dead, and its jobs go to others."""
+
+    mcp_timeout_seconds: float = Field(60.0, gt=0)
+    """How long a call of an MCP server's tool may take; connecting and listing, ten seconds each."""
+    mcp_allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    """Hosts, or hosts with a port, that MCP servers may be on, separated by commas; empty for any. Where clients
+    are not trusted, name them: a tool server is reached from where this service runs."""
+
+    @field_validator("worker_urls", "mcp_allowed_hosts", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return [u.strip() for u in value.split(",") if u.strip()] if isinstance(value, str) else value

@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 
 from openai.types.responses import ResponseUsage
 from openai.types.responses.response import PromptCacheDiagnostics
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from app.api.items import (
+    Compaction,
     CustomToolCall,
     FunctionCall,
     InputItem,
@@ -19,7 +20,8 @@ from app.api.items import (
     Reasoning,
     Status,
 )
-from app.api.prompt import ReasoningConfig, TextConfig
+from app.api.mcp_items import McpApprovalRequest, McpCall, McpListTools
+from app.api.prompt import ConversationReference, ReasoningConfig, TextConfig
 from app.api.requests import PromptCacheOptions
 from app.api.tools import AnyTool, ToolChoice
 
@@ -54,20 +56,71 @@ class CustomToolCallItem(CustomToolCall):
     id: ItemId
 
 
+class CompactionItem(Compaction):
+    """What came before it, sealed."""
+
+    id: ItemId
+
+
+class McpListToolsItem(McpListTools):
+    id: ItemId
+
+
+class McpCallItem(McpCall):
+    """One that was cut off (`incomplete`) was not made."""
+
+    status: Literal["in_progress", "completed", "incomplete", "failed"]
+
+
 OutputItem = Annotated[
-    OutputMessage | ReasoningItem | FunctionCallItem | CustomToolCallItem, Field(discriminator="type")
+    OutputMessage
+    | CompactionItem
+    | ReasoningItem
+    | FunctionCallItem
+    | CustomToolCallItem
+    | McpListToolsItem
+    | McpCallItem
+    | McpApprovalRequest,
+    Field(discriminator="type"),
 ]
+
+
+class Round(Answer):
+    """One answer of the model, of several. output_index: how many output items its prompt had already."""
+
+    output_index: int
+    path: Path
+    reason: str | None
+    reused_tokens: int
+    tokenized_tokens: int
+    sampled_reused: int
+
+
+class CompactionCaching(Answer):
+    """What the summary did with the prefix, and its part of the usage."""
+
+    path: Path
+    reason: str | None
+    reused_tokens: int
+    tokenized_tokens: int
+    sampled_reused: int
+    input_tokens: int
+    output_tokens: int
 
 
 class CachingResult(Answer):
     """What the turn did with its prefix."""
 
     type: Literal["enabled", "disabled"]
-    path: Path
+    path: Path | None
+    """Null as long as that is not known: a response in the background."""
     reason: str | None
     reused_tokens: int = 0
     tokenized_tokens: int = 0
     sampled_reused: int = 0
+    compaction: CompactionCaching | None = None
+    rounds: list[Round] | None = None
+    """Where the model was asked again with what its calls came to: each time."""
 
 
 class IncompleteDetails(Answer):
@@ -83,13 +136,14 @@ class Response(Answer):
     id: str
     object: Literal["response"]
     created_at: int
-    status: Literal["in_progress", "completed", "incomplete", "failed"]
+    status: Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
     completed_at: int | None
     error: Failure | None
     incomplete_details: IncompleteDetails | None
     model: str
     instructions: str | None
     previous_response_id: str | None
+    conversation: ConversationReference | None
     tools: list[AnyTool]
     tool_choice: ToolChoice
     parallel_tool_calls: bool
@@ -101,7 +155,7 @@ class Response(Answer):
     text: TextConfig
     reasoning: ReasoningConfig
     truncation: Literal["auto", "disabled"]
-    background: Literal[False]
+    background: bool
     metadata: dict[str, str]
     service_tier: Literal["default"]
     safety_identifier: str | None
@@ -113,6 +167,14 @@ class Response(Answer):
     output: list[OutputItem]
     usage: ResponseUsage | None
     caching: CachingResult
+
+
+class CompactedResponse(Answer):
+    id: str
+    object: Literal["response.compaction"]
+    created_at: int
+    output: list[CompactionItem]
+    usage: ResponseUsage
 
 
 class Page(Answer):
@@ -130,6 +192,23 @@ class ResponseList(Page):
 
 class ItemList(Page):
     data: list[InputItem]
+
+
+class Item(RootModel[InputItem]):
+    """An item of a conversation."""
+
+
+class Conversation(Answer):
+    id: str
+    object: Literal["conversation"]
+    created_at: int
+    metadata: dict[str, str]
+
+
+class DeletedConversation(Answer):
+    id: str
+    object: Literal["conversation.deleted"]
+    deleted: Literal[True]
 
 
 class Deleted(Answer):

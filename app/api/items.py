@@ -5,9 +5,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
+from app.api.mcp_items import McpApprovalRequest, McpApprovalResponse, McpCall, McpListTools
 from app.api.strict import ClientJson, Direct, Strict, refusing, unsupported
 from app.conversation.output import new_id
 from app.conversation.records import Item
+from app.errors import InvalidRequest
 
 Status = Literal["in_progress", "completed", "incomplete"]
 ItemId = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00]*$")]
@@ -20,8 +22,6 @@ UNSUPPORTED_ITEMS = frozenset(
         "apply_patch_call",
         "apply_patch_call_output",
         "code_interpreter_call",
-        "compaction",
-        "compaction_trigger",
         "computer_call",
         "computer_call_output",
         "configuration_update",
@@ -29,10 +29,6 @@ UNSUPPORTED_ITEMS = frozenset(
         "image_generation_call",
         "local_shell_call",
         "local_shell_call_output",
-        "mcp_approval_request",
-        "mcp_approval_response",
-        "mcp_call",
-        "mcp_list_tools",
         "program",
         "program_output",
         "shell_call",
@@ -177,6 +173,20 @@ class ItemReference(Strict):
     id: ItemId
 
 
+class Compaction(Strict):
+    type: Literal["compaction"]
+    id: ItemId | None = None
+    encrypted_content: Annotated[str, Field(min_length=1)]
+    created_by: None = None
+
+
+class CompactionTrigger(Strict):
+    """Asks for a compaction of all that is before it, in place of an answer."""
+
+    type: Literal["compaction_trigger"]
+    id: ItemId | None = None
+
+
 def _kind(item: Any) -> str:
     if not isinstance(item, dict):
         return "message"
@@ -207,6 +217,12 @@ InputItem = Annotated[
         | Annotated[FunctionCallOutput, Tag("function_call_output")]
         | Annotated[CustomToolCall, Tag("custom_tool_call")]
         | Annotated[CustomToolCallOutput, Tag("custom_tool_call_output")]
+        | Annotated[Compaction, Tag("compaction")]
+        | Annotated[CompactionTrigger, Tag("compaction_trigger")]
+        | Annotated[McpListTools, Tag("mcp_list_tools")]
+        | Annotated[McpCall, Tag("mcp_call")]
+        | Annotated[McpApprovalRequest, Tag("mcp_approval_request")]
+        | Annotated[McpApprovalResponse, Tag("mcp_approval_response")]
         | Annotated[ItemReference, Tag("item_reference")],
         Discriminator(
             _kind,
@@ -225,11 +241,19 @@ _ID_PREFIXES = {
     "function_call_output": "fco",
     "custom_tool_call": "ctc",
     "custom_tool_call_output": "ctco",
+    "mcp_list_tools": "mcpl",
+    "mcp_call": "mcp",
+    "mcp_approval_request": "mcpr",
+    "mcp_approval_response": "mcpa",
+    "compaction": "cmp",
 }
 
 
 def as_item(item: Any) -> Item:
-    """The item as it is kept: with an id of its own where the client gave none."""
+    """The item as it is kept: with an id of its own where the client gave none. Raises InvalidRequest for
+    what is no item to keep."""
+    if isinstance(item, CompactionTrigger):
+        raise InvalidRequest("The 'compaction_trigger' item must be the final input item.", param="input")
     if isinstance(item, ItemReference):
         return item.model_dump()
     unset = {"caller", "async_"}
@@ -241,4 +265,4 @@ def as_item(item: Any) -> Item:
 
 def _images(item: Item) -> list[dict[str, Any]]:
     parts = item.get("content") or item.get("output") or ()
-    return [part for part in parts if part["type"] == "input_image"]
+    return [] if isinstance(parts, str) else [part for part in parts if part["type"] == "input_image"]

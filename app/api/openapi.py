@@ -12,10 +12,14 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from app.api.answers import (
+    CompactedResponse,
+    Conversation,
     Deleted,
+    DeletedConversation,
     Error,
     Health,
     InputTokens,
+    Item,
     ItemList,
     ModelList,
     Path,
@@ -23,18 +27,34 @@ from app.api.answers import (
     Response,
     ResponseList,
 )
+from app.api.compact_body import CompactResponse
+from app.api.context_body import Context, ContextDeleted, ContextList, CreateContext
+from app.api.conversation_body import CreateConversation, CreateItems, UpdateConversation
 from app.api.requests import CountInputTokens, CreateResponse
+from app.api.sessions import REQUEST_HEADERS, SESSION_ID, SESSION_TTL
 from app.api.stream_events import StreamEvent
 from app.prefix.wire import PATH_HEADER, REASON_HEADER
 
 Json = dict[str, Any]
 
 _MODELS: tuple[type[BaseModel], ...] = (
+    CreateConversation,
+    UpdateConversation,
+    CreateItems,
     CreateResponse,
     CountInputTokens,
+    CompactResponse,
+    CompactedResponse,
     Response,
     ResponseList,
     ItemList,
+    Item,
+    Conversation,
+    DeletedConversation,
+    CreateContext,
+    Context,
+    ContextList,
+    ContextDeleted,
     Deleted,
     InputTokens,
     ModelList,
@@ -65,6 +85,11 @@ _STREAM = {
 _TURN_HEADERS = {
     PATH_HEADER: {"description": "What the turn did with its prefix.", "schema": {"enum": [*get_args(Path)]}},
     REASON_HEADER: {"description": "Why it was not a hit.", "schema": {"type": "string"}},
+    SESSION_ID: {"description": "As the request has it.", "schema": {"type": "string"}},
+    SESSION_TTL: {
+        "description": "Seconds that the session's context has left; without one, the turn's prefix.",
+        "schema": {"type": "integer"},
+    },
 }
 
 
@@ -74,18 +99,22 @@ def described(
     body: type[BaseModel] | None = None,
     query: type[BaseModel] | None = None,
     turn: bool = False,
+    streamed: bool = False,
+    session: bool = False,
     unavailable: type[BaseModel] = Error,
 ) -> Json:
     """A route's `openapi_extra`.
 
     answer: what 200 carries; None for a route that always refuses. refused: statuses of its errors.
-    turn: the answer is a turn's, which can be streamed. unavailable: what 503 carries.
+    turn: the answer is a turn's, which can be streamed. streamed: it can be. session: it takes a session's headers.
+    unavailable: what 503 carries.
     """
     responses: Json = {}
     if answer is not None:
         responses["200"] = {"description": "OK", "content": _json(answer)}
     if turn:
         responses["200"]["headers"] = _TURN_HEADERS
+    if turn or streamed:
         responses["200"]["content"]["text/event-stream"] = _STREAM
     for status in refused:
         content = _json(unavailable if status == 503 else Error)
@@ -99,6 +128,8 @@ def described(
             {"name": name, "in": "query", "required": False, "schema": _given(field)}
             for name, field in fields.items()
         ]
+    if session:
+        extra["parameters"] = [*extra.get("parameters", ()), *REQUEST_HEADERS]
     return extra
 
 

@@ -5,11 +5,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from app.api.items import InputItem, as_item
-from app.api.strict import Absent, ClientJson, Strict, unsupported
+from app.api.items import CompactionTrigger, InputItem, as_item
+from app.api.mcp_tools import servers_of
+from app.api.strict import ClientJson, Strict, unsupported
 from app.api.tools import MAX_TOOLS, AnyTool, ToolChoice, check_tools
+from app.conversation.hosted import McpServer
 from app.conversation.options import Options
-from app.conversation.records import Item, ResponseId
+from app.conversation.records import ConversationId, Item, ResponseId
+from app.errors import InvalidRequest, MissingParameter
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Summary = Literal["auto", "concise", "detailed"]
@@ -58,15 +61,30 @@ def _one_message(value: Any) -> Any:
     return [{"role": "user", "content": value}] if isinstance(value, str) else value
 
 
-_Items = Annotated[list[InputItem], Field(min_length=1)]
+_Items = list[InputItem]
+Given = Annotated[
+    _Items | None, BeforeValidator(_one_message, json_schema_input_type=str | _Items | None)
+]
+
+
+class ConversationReference(Strict):
+    id: str
+
+
+def _by_id(value: Any) -> Any:
+    return {"id": value} if isinstance(value, str) else value
 
 
 class Prompt(Strict):
     model: str | None = None
-    input: Annotated[_Items, BeforeValidator(_one_message, json_schema_input_type=str | _Items)]
+    input: Given = None
+    """Only a conversation may go on without."""
     instructions: str | None = None
     previous_response_id: str | None = None
-    conversation: Absent = None
+    conversation: Annotated[
+        ConversationReference | None,
+        BeforeValidator(_by_id, json_schema_input_type=str | ConversationReference | None),
+    ] = None
     tools: Annotated[list[AnyTool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = True
@@ -91,17 +109,42 @@ class Prompt(Strict):
         )
 
     def items(self) -> tuple[Item, ...]:
-        return tuple(as_item(item) for item in self.input)
+        """Raises InvalidRequest where there are none, and no conversation."""
+        if self.input is None and self.conversation is None:
+            raise MissingParameter("Missing required parameter: 'input'.", param="input")
+        if not self.input and self.conversation is None:
+            raise InvalidRequest("Invalid 'input': it has to have at least one item.", param="input")
+        given = self.input or []
+        return tuple(as_item(item) for item in (given[:-1] if self.triggers else given))
+
+    @property
+    def triggers(self) -> bool:
+        """Whether what is asked for is a compaction, and no answer."""
+        return any(isinstance(item, CompactionTrigger) for item in (self.input or [])[-1:])
+
+    def servers(self) -> tuple[McpServer, ...]:
+        return servers_of(self.tools or ())
 
     def parent_id(self) -> ResponseId | None:
-        return None if self.previous_response_id is None else ResponseId(self.previous_response_id)
+        """Raises InvalidRequest where there is a conversation as well."""
+        if self.previous_response_id is None:
+            return None
+        if self.conversation is not None:
+            raise InvalidRequest(
+                "A turn has a 'previous_response_id' or a 'conversation', not both.", param="conversation"
+            )
+        return ResponseId(self.previous_response_id)
+
+    def conversation_id(self) -> ConversationId | None:
+        return None if self.conversation is None else ConversationId(self.conversation.id)
 
     def breakpoint_ttls(self) -> Sequence[str | None]:
         """Lifetimes of the explicit cache breakpoints in `input`."""
-        parts = (part for item in self.input for part in _parts(item))
+        parts = (part for item in self.input or () for part in _parts(item))
         found = (getattr(part, "prompt_cache_breakpoint", None) for part in parts)
         return [point.ttl for point in found if point is not None]
 
 
 def _parts(item: Any) -> Sequence[Any]:
-    return getattr(item, "content", None) or getattr(item, "output", None) or ()
+    parts = getattr(item, "content", None) or getattr(item, "output", None) or ()
+    return () if isinstance(parts, str) else parts

@@ -30,7 +30,7 @@ class Including(Query):
 
 class Retrieving(Including):
     stream: bool = False
-    starting_after: int | None = None
+    starting_after: Annotated[int | None, Field(ge=0, lt=1 << 31)] = None
     include_obfuscation: bool | None = None
 
 

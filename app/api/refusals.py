@@ -3,6 +3,7 @@
 from collections.abc import Collection
 
 from openai.types.responses.input_token_count_params import InputTokenCountParams
+from openai.types.responses.response_compact_params import ResponseCompactParams
 from openai.types.responses.response_create_params import ResponseCreateParamsBase
 from pydantic_core import ErrorDetails
 
@@ -16,8 +17,11 @@ from app.errors import (
     UnsupportedParameter,
 )
 
-_KNOWN_TO_OPENAI = frozenset(ResponseCreateParamsBase.__annotations__) | frozenset(
-    InputTokenCountParams.__annotations__
+_KNOWN_TO_OPENAI = frozenset().union(
+    *(
+        params.__annotations__
+        for params in (ResponseCreateParamsBase, InputTokenCountParams, ResponseCompactParams)
+    )
 )
 
 
@@ -50,18 +54,27 @@ _TAGS = frozenset(
         "custom_tool_call",
         "custom_tool_call_output",
         "item_reference",
+        "compaction",
+        "compaction_trigger",
         "input_text",
         "input_image",
         "output_text",
         "refusal",
         "function",
         "custom",
+        "mcp",
+        "mcp_approval_request",
+        "mcp_approval_response",
+        "mcp_call",
+        "mcp_list_tools",
     }
 )
 """What pydantic puts into an error's location after an index: the member of a union that was tried."""
 
 _MEMBERS = {
-    "tool_choice": frozenset({"mode", "named", "allowed_tools"}),
+    "tool_choice": frozenset({"mode", "named", "mcp", "allowed_tools"}),
+    "allowed_tools": frozenset({"plain", "filter"}),
+    "require_approval": frozenset({"plain", "filter"}),
     "format": frozenset({"text", "grammar", "json_object", "json_schema"}),
     "stop": frozenset({"str", "list[str]"}),
 }

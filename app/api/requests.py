@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal, TypeVar
 
 from openai.types.responses import ResponseIncludable
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from app.api.items import Ttl
@@ -63,20 +63,32 @@ Metadata = Annotated[
 ]
 
 
-def _not_yet(value: bool | None) -> bool | None:
-    if value:
-        raise unsupported("Responses in the background are not supported")
-    return value
+def _soonest(window: Any) -> Any:
+    if window in ("2h", "8h"):
+        raise unsupported("What is in the background is made as soon as can be")
+    return window
+
+
+class BackgroundOptions(Strict):
+    completion_window: Annotated[Literal["soonest"] | None, BeforeValidator(_soonest)] = None
+    continuation_id: Absent = None
+
+
+class ContextManagement(Strict):
+    type: Literal["compaction"]
+    compact_threshold: Annotated[int, Field(ge=1)]
+    """Tokens of a prompt."""
 
 
 class CreateResponse(Prompt, VllmFields):
     store: bool | None = True
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    context_management: Absent = None
+    context_management: Annotated[list[ContextManagement], Field(max_length=1)] | None = None
     moderation: Absent = None
     prompt: Absent = None
-    background: Annotated[bool | None, AfterValidator(_not_yet)] = None
+    background: bool | None = None
+    background_options: BackgroundOptions | None = None
     include: list[ResponseIncludable] | None = None
     metadata: Metadata | None = None
     temperature: float | None = Field(None, ge=0, le=2)
@@ -92,10 +104,16 @@ class CreateResponse(Prompt, VllmFields):
     prompt_cache_options: PromptCacheOptions | None = None
     caching: CachingField | None = None
 
+    @property
+    def streamed(self) -> bool:
+        return bool(self.stream)
+
     def turn(self, default_ttl_s: int) -> TurnRequest:
         """Raises InvalidRequest."""
-        if self.stream_options is not None and not self.stream:
+        if self.stream_options is not None and not self.streamed:
             raise InvalidRequest("stream_options needs stream to be true.", param="stream_options")
+        if self.background and self.store is False:
+            raise InvalidRequest("A response in the background has to be stored.", param="store")
         cache = self.prompt_cache_options or PromptCacheOptions()
         include = self.include or ()
         reasoning = self.reasoning or ReasoningConfig()
@@ -112,6 +130,9 @@ class CreateResponse(Prompt, VllmFields):
             model=self.model,
             input=self.items(),
             previous_response_id=self.parent_id(),
+            conversation=self.conversation_id(),
+            mcp=self.servers(),
+            max_calls=self.max_tool_calls,
             store=self.store is not False,
             caching=self._caching(default_ttl_s),
             options=options,
@@ -122,6 +143,9 @@ class CreateResponse(Prompt, VllmFields):
             seal_reasoning="reasoning.encrypted_content" in include,
             summarise=reasoning.asked_summary is not None,
             affinity=self.prompt_cache_key,
+            background=bool(self.background),
+            compact_at=self.context_management[0].compact_threshold if self.context_management else None,
+            compact=self.triggers,
         )
 
     def _caching(self, default_ttl_s: int) -> Caching:
@@ -165,6 +189,8 @@ class CountInputTokens(Prompt):
             model=self.model,
             input=self.items(),
             previous_response_id=self.parent_id(),
+            conversation=self.conversation_id(),
+            mcp=self.servers(),
             store=False,
             caching=Caching(enabled=True, ttl_s=0),
             options=self.options(extras=extras),

@@ -7,10 +7,16 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, Response
 
 from app.api import answers, body
+from app.api.compact_body import CompactResponse
 from app.api.openapi import described
-from app.api.requests import CountInputTokens, CreateResponse, parse, parse_create
-from app.api.streaming import EventStream, one_object
+from app.api.requests import CountInputTokens, CreateResponse, parse
+from app.api.sessions import session_of
+from app.api.streaming import EventStream, LogStream, one_object, unless_gone
+from app.conversation.background import Background
+from app.conversation.contexts import Contexts
+from app.conversation.conversations import Conversations
 from app.conversation.engine import Engine
+from app.conversation.plan import TurnRequest
 from app.conversation.records import DEFAULT_TENANT, ResponseStore
 from app.conversation.responses import Responses
 from app.conversation.turns import Turns
@@ -26,6 +32,9 @@ class Services:
     turns: Turns
     responses: Responses
     prefix_ttl_seconds: int
+    conversations: Conversations
+    contexts: Contexts
+    background: Background
 
 
 async def _services(request: Request) -> Services:
@@ -40,23 +49,58 @@ router = APIRouter()
 
 @router.post(
     "/v1/responses",
-    openapi_extra=described(answers.Response, 400, 404, 413, 502, 503, body=CreateResponse, turn=True),
+    openapi_extra=described(
+        answers.Response, 400, 404, 409, 413, 502, 503, body=CreateResponse, turn=True, session=True
+    ),
 )
 async def create_response(request: Request, services: Given) -> Response:
-    turn_request, stream = parse_create(await body.read(request), services.prefix_ttl_seconds)
+    asked = parse(CreateResponse, await body.read(request))
+    session = await session_of(request.headers, services.contexts, DEFAULT_TENANT, renew=True)
+    asked = session.completed(asked)
+    turn_request = session.starting(asked.turn(services.prefix_ttl_seconds))
+    if turn_request.background:
+        return await _in_background(services, turn_request, asked.streamed, session.headers(turn_request))
     turn = await services.turns.start(turn_request, DEFAULT_TENANT)
-    return EventStream(turn) if stream else await one_object(turn, request)
+    session.began(services.contexts, turn)
+    answer = EventStream(turn) if asked.streamed else await one_object(turn, request)
+    answer.headers.update(session.headers(turn_request))
+    return answer
+
+
+async def _in_background(
+    services: Services, turn_request: TurnRequest, stream: bool, headers: dict[str, str]
+) -> Response:
+    response = await services.background.create(DEFAULT_TENANT, turn_request)
+    if not stream:
+        return JSONResponse(response, headers=headers)
+    answer = LogStream(await services.background.follow(DEFAULT_TENANT, response["id"]))
+    answer.headers.update(headers)
+    return answer
 
 
 @router.post(
     "/v1/responses/input_tokens",
-    openapi_extra=described(answers.InputTokens, 400, 404, 413, 502, 503, body=CountInputTokens),
+    openapi_extra=described(
+        answers.InputTokens, 400, 404, 413, 502, 503, body=CountInputTokens, session=True
+    ),
 )
 async def count_input_tokens(request: Request, services: Given) -> dict[str, Any]:
     """Exact: the prompt is made as for an answer, by a worker."""
-    turn_request = parse(CountInputTokens, await body.read(request)).turn()
+    asked = parse(CountInputTokens, await body.read(request))
+    session = await session_of(request.headers, services.contexts, DEFAULT_TENANT, renew=False)
+    turn_request = session.starting(session.completed(asked).turn())
     tokens = await services.turns.count(turn_request, DEFAULT_TENANT)
     return {"object": "response.input_tokens", "input_tokens": tokens}
+
+
+@router.post(
+    "/v1/responses/compact",
+    openapi_extra=described(answers.CompactedResponse, 400, 404, 413, 502, 503, body=CompactResponse),
+)
+async def compact_response(request: Request, services: Given) -> Response:
+    """Nothing is stored: the item that it gives is all that there is of it."""
+    asked = parse(CompactResponse, await body.read(request))
+    return await unless_gone(services.turns.compact(asked.turn(), DEFAULT_TENANT), request)
 
 
 @router.get("/v1/models", openapi_extra=described(answers.ModelList))

@@ -3,13 +3,15 @@
 from typing import Any
 
 from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
 
 from app.api import answers
 from app.api.openapi import described
 from app.api.query import Listing, ListingItems, Query, Retrieving, parse
 from app.api.routes import Given
+from app.api.streaming import LogStream
 from app.conversation.records import DEFAULT_TENANT, ResponseId
-from app.errors import InvalidRequest
+from app.errors import InvalidRequest, UnsupportedParameter
 
 router = APIRouter(prefix="/v1/responses")
 
@@ -20,11 +22,18 @@ async def list_responses(request: Request, services: Given) -> dict[str, Any]:
     return await services.responses.page(DEFAULT_TENANT, query.paging())
 
 
-@router.get("/{response_id}", openapi_extra=described(answers.Response, 400, 404, 503, query=Retrieving))
-async def retrieve_response(response_id: ResponseId, request: Request, services: Given) -> dict[str, Any]:
+@router.get(
+    "/{response_id}",
+    openapi_extra=described(answers.Response, 400, 404, 503, query=Retrieving, streamed=True),
+)
+async def retrieve_response(response_id: ResponseId, request: Request, services: Given) -> Response:
     query = parse(request.query_params, Retrieving)
+    if query.stream:
+        _refuse_changes(query)
+        events = services.background.follow(DEFAULT_TENANT, response_id, query.starting_after)
+        return LogStream(await events)
     _refuse_streaming(query)
-    return await services.responses.get(DEFAULT_TENANT, response_id, seal=query.seal)
+    return JSONResponse(await services.responses.get(DEFAULT_TENANT, response_id, seal=query.seal))
 
 
 @router.delete("/{response_id}", openapi_extra=described(answers.Deleted, 400, 404, 503))
@@ -42,17 +51,22 @@ async def list_input_items(response_id: ResponseId, request: Request, services: 
     return await services.responses.input_items(DEFAULT_TENANT, response_id, query.paging(), seal=query.seal)
 
 
-@router.post("/{response_id}/cancel", openapi_extra=described(None, 400, 404, 503))
-async def cancel_response(response_id: ResponseId, request: Request, services: Given) -> None:
-    """Always refused: only a response that is made in background can be cancelled."""
+@router.post("/{response_id}/cancel", openapi_extra=described(answers.Response, 400, 404, 503))
+async def cancel_response(response_id: ResponseId, request: Request, services: Given) -> dict[str, Any]:
+    """Only one that is made in background can be cancelled; one that has ended stays as it is."""
     parse(request.query_params, Query)
-    await services.responses.cancel(DEFAULT_TENANT, response_id)
+    return await services.background.cancel(DEFAULT_TENANT, response_id)
+
+
+def _refuse_changes(query: Retrieving) -> None:
+    """A stream is what was logged."""
+    if query.include_obfuscation:
+        raise UnsupportedParameter("Stream events are not obfuscated.", param="include_obfuscation")
+    if query.seal:
+        raise InvalidRequest("What a stream includes is said when the response is created.", param="include")
 
 
 def _refuse_streaming(query: Retrieving) -> None:
-    """There is nothing to stream: a response is stored once it has ended."""
-    if query.stream:
-        raise InvalidRequest("Only a response in background can be streamed.", param="stream")
     for name in ("starting_after", "include_obfuscation"):
         if getattr(query, name) is not None:
             raise InvalidRequest(f"'{name}' is only for a response that is streamed.", param=name)

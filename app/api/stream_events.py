@@ -16,6 +16,7 @@ class Event(Answer):
 class ResponseEvent(Event):
     type: Literal[
         "response.created",
+        "response.queued",
         "response.in_progress",
         "response.completed",
         "response.incomplete",
@@ -104,7 +105,11 @@ class SummaryDone(WithinItem):
 
 
 class CallDelta(WithinItem):
-    type: Literal["response.function_call_arguments.delta", "response.custom_tool_call_input.delta"]
+    type: Literal[
+        "response.function_call_arguments.delta",
+        "response.custom_tool_call_input.delta",
+        "response.mcp_call_arguments.delta",
+    ]
     delta: str
 
 
@@ -116,6 +121,28 @@ class FunctionCallDone(WithinItem):
 class CustomToolCallDone(WithinItem):
     type: Literal["response.custom_tool_call_input.done"]
     input: str
+
+
+class Compacting(WithinItem):
+    """The model begins to summarise."""
+
+    type: Literal["response.compaction.compacting"]
+
+
+class McpCallDone(WithinItem):
+    type: Literal["response.mcp_call_arguments.done"]
+    arguments: str
+
+
+class McpEvent(WithinItem):
+    type: Literal[
+        "response.mcp_list_tools.in_progress",
+        "response.mcp_list_tools.completed",
+        "response.mcp_list_tools.failed",
+        "response.mcp_call.in_progress",
+        "response.mcp_call.completed",
+        "response.mcp_call.failed",
+    ]
 
 
 class StreamEvent(
@@ -134,7 +161,10 @@ class StreamEvent(
             | SummaryDone
             | CallDelta
             | FunctionCallDone
-            | CustomToolCallDone,
+            | CustomToolCallDone
+            | McpCallDone
+            | McpEvent
+            | Compacting,
             Field(discriminator="type"),
         ]
     ]

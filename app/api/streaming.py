@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import msgspec
@@ -12,6 +12,7 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.background import BackgroundTask
 from starlette.types import Message, Receive, Scope, Send
 
+from app.conversation.output import Event
 from app.conversation.running import RunningTurn
 from app.prefix.wire import PATH_HEADER, REASON_HEADER
 
@@ -27,28 +28,20 @@ CLIENT_CLOSED_REQUEST = 499
 
 
 def path_headers(turn: RunningTurn) -> dict[str, str]:
-    headers = {PATH_HEADER: turn.answer.path}
-    return {**headers, REASON_HEADER: turn.answer.reason} if turn.answer.reason else headers
+    """What the turn does with its prefix, as far as that is known."""
+    said = {PATH_HEADER: turn.path, REASON_HEADER: turn.reason}
+    return {name: value for name, value in said.items() if value}
 
 
-class EventStream(StreamingResponse):
+class _Frames(StreamingResponse):
     """Server-sent events, those that come at once in one write, and comments in silence.
 
-    The next ones are asked for once the last are out: for a slow client nothing piles up here; vLLM puts
-    together what it has meanwhile. Ends the turn whenever and however the client goes away.
+    The next ones are asked for once the last are out: for a slow client nothing piles up here.
     """
 
-    def __init__(self, turn: RunningTurn) -> None:
-        headers = {"cache-control": "no-cache", **path_headers(turn)}
-        super().__init__(_frames(turn), headers=headers, media_type="text/event-stream")
-        self._turn = turn
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            await self._turn.aclose()
-            await self._turn.settle()
+    def __init__(self, frames: AsyncIterator[bytes], headers: dict[str, str]) -> None:
+        headers = {"cache-control": "no-cache", **headers}
+        super().__init__(frames, headers=headers, media_type="text/event-stream")
 
     async def stream_response(self, send: Send) -> None:
         loop = asyncio.get_running_loop()
@@ -76,6 +69,29 @@ class EventStream(StreamingResponse):
                 task.cancel()
 
 
+class EventStream(_Frames):
+    """A turn's events; vLLM puts together what it has while they go out. Ends the turn whenever and however
+    the client goes away."""
+
+    def __init__(self, turn: RunningTurn) -> None:
+        super().__init__(_frames(turn), path_headers(turn))
+        self._turn = turn
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._turn.aclose()
+            await self._turn.settle()
+
+
+class LogStream(_Frames):
+    """Events that are kept: a stream that breaks off is taken up again where it ended."""
+
+    def __init__(self, events: AsyncIterator[list[Event]]) -> None:
+        super().__init__((b"".join(map(_frame, some)) async for some in events), {})
+
+
 _COMMENT = b": keep-alive\n\n"
 
 
@@ -100,26 +116,30 @@ async def one_object(turn: RunningTurn, request: Request) -> Response:
 
     Raises why the turn failed: without a stream, that is an HTTP error.
     """
-    finishing = asyncio.create_task(_last_response(turn))
+    try:
+        answer = await unless_gone(_last_response(turn), request)
+    finally:
+        await turn.aclose()
+    if turn.failure is not None:
+        raise turn.failure
+    answer.headers.update(path_headers(turn))
+    answer.background = BackgroundTask(turn.settle)
+    return answer
+
+
+async def unless_gone(making: Coroutine[Any, Any, dict[str, Any]], request: Request) -> Response:
+    """What `making` gives, as JSON; a client that hangs up meanwhile cancels it."""
+    finishing = asyncio.create_task(making)
     hanging_up = asyncio.create_task(_disconnected(request))
     try:
         await asyncio.wait({finishing, hanging_up}, return_when=asyncio.FIRST_COMPLETED)
         if not finishing.done():
             return Response(status_code=CLIENT_CLOSED_REQUEST)
-        response = finishing.result()
+        return Response(_encode(finishing.result()), media_type="application/json")
     finally:
         hanging_up.cancel()
         finishing.cancel()
         await asyncio.wait({finishing, hanging_up})
-        await turn.aclose()
-    if turn.failure is not None:
-        raise turn.failure
-    return Response(
-        _encode(response),
-        headers=path_headers(turn),
-        media_type="application/json",
-        background=BackgroundTask(turn.settle),
-    )
 
 
 async def _last_response(turn: RunningTurn) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
+from app.api.mcp_tools import MAX_SERVERS, McpTool, NamedMcpTool
 from app.api.strict import ClientJson, Strict, refusing, unsupported
 from app.errors import InvalidRequest
 
@@ -18,7 +19,6 @@ HOSTED = frozenset(
         "file_search",
         "image_generation",
         "local_shell",
-        "mcp",
         "namespace",
         "programmatic_tool_calling",
         "shell",
@@ -83,7 +83,7 @@ class CustomTool(Tool):
 
 
 AnyTool = Annotated[
-    Annotated[FunctionTool | CustomTool, Field(discriminator="type")], refusing(HOSTED, "Tools")
+    Annotated[FunctionTool | CustomTool | McpTool, Field(discriminator="type")], refusing(HOSTED, "Tools")
 ]
 
 
@@ -95,13 +95,20 @@ class NamedTool(Strict):
 class AllowedTools(Strict):
     type: Literal["allowed_tools"]
     mode: Literal["auto", "required"]
-    tools: Annotated[list[Annotated[NamedTool, refusing(HOSTED, "Tools")]], Field(min_length=1)]
+    tools: Annotated[
+        list[
+            Annotated[
+                Annotated[NamedTool | NamedMcpTool, Field(discriminator="type")], refusing(HOSTED, "Tools")
+            ]
+        ],
+        Field(min_length=1),
+    ]
 
 
 def _form(choice: Any) -> str:
     kind = choice.get("type") if isinstance(choice, dict) else getattr(choice, "type", None)
-    if kind == "allowed_tools":
-        return "allowed_tools"
+    if kind in ("allowed_tools", "mcp"):
+        return str(kind)
     return "mode" if isinstance(choice, str) else "named"
 
 
@@ -109,6 +116,7 @@ ToolChoice = Annotated[
     Annotated[
         Annotated[Literal["none", "auto", "required"], Tag("mode")]
         | Annotated[NamedTool, Tag("named")]
+        | Annotated[NamedMcpTool, Tag("mcp")]
         | Annotated[AllowedTools, Tag("allowed_tools")],
         Discriminator(_form),
     ],
@@ -116,21 +124,30 @@ ToolChoice = Annotated[
 ]
 
 
-def check_tools(tools: Sequence[FunctionTool | CustomTool], choice: Any) -> None:
-    """Raises InvalidRequest where tools share a name, or `tool_choice` needs one that is not there."""
-    names = set[str]()
+def check_tools(tools: Sequence[FunctionTool | CustomTool | McpTool], choice: Any) -> None:
+    """Raises InvalidRequest where tools share a name or servers a label, where there are too many servers, or
+    where `tool_choice` needs a tool that is not there."""
+    known = set[tuple[str, str]]()
+    taken = set[tuple[str, str]]()
     for position, tool in enumerate(tools):
-        if tool.name in names:
-            param = f"tools[{position}].name"
-            raise InvalidRequest(f"Invalid '{param}': two tools are named '{tool.name}'.", param=param)
-        names.add(tool.name)
+        field = "server_label" if isinstance(tool, McpTool) else "name"
+        name = getattr(tool, field)
+        if (field, name) in taken:
+            param = f"tools[{position}].{field}"
+            raise InvalidRequest(f"Invalid '{param}': two tools are named '{name}'.", param=param)
+        taken.add((field, name))
+        known.add((tool.type, name))
+    if sum(kind == "mcp" for kind, _ in known) > MAX_SERVERS:
+        raise InvalidRequest(f"At most {MAX_SERVERS} MCP servers can be used at once.", param="tools")
     if choice == "required" and not tools:
         raise InvalidRequest("tool_choice is 'required', but there are no tools.", param="tool_choice")
     named = choice.tools if isinstance(choice, AllowedTools) else [choice]
-    known = {(tool.type, tool.name) for tool in tools}
     for choice in named:
-        if isinstance(choice, NamedTool) and (choice.type, choice.name) not in known:
+        if not isinstance(choice, NamedTool | NamedMcpTool):
+            continue
+        name = choice.name if isinstance(choice, NamedTool) else choice.server_label
+        if (choice.type, name) not in known:
             raise InvalidRequest(
-                f"tool_choice names the {choice.type} tool '{choice.name}', which is not in tools.",
+                f"tool_choice names the {choice.type} tool '{name}', which is not in tools.",
                 param="tool_choice",
             )

@@ -6,6 +6,7 @@ that prompt's tokens, and `unavailable` claims nothing.
 
 The counts are exact; the reason is the likeliest, since nothing tells which fields the template printed.
 Tools and instructions surely are: changed tools are the reason, changed instructions are changed input.
+A turn that was compacted has another beginning for that.
 Effort, format and verbosity are printed, if at all, about where the instructions are: changed, they are the
 reason of a difference that begins no later, by an estimate; wrongly where it is the input's all the same.
 """
@@ -70,6 +71,8 @@ def _reason(compared: dict[str, Any], body: dict[str, Any], at: int) -> str:
 
     if changed(_offered_tools):
         return "tools_changed"
+    if (body.get("caching") or {}).get("reason") == "compacted":
+        return "context_compacted"
     system = json.dumps((body["instructions"], body["tools"]), ensure_ascii=False).encode()
     if changed(lambda body: body["instructions"]) or at > _PREAMBLE_TOKENS + len(system) // _BYTES_PER_TOKEN:
         return "input_changed"

@@ -117,7 +117,7 @@ class Outcome:
     """What became of the prefix. `checkpoint` is None when the worker kept nothing.
 
     sampled_reused: how many ids are now in a prompt as the model sampled them, for the first time.
-    seed: the prompt's own token ids, packed, where they were asked for and kept. Those of several joined are one.
+    seed: the prompt's own token ids, packed, where they were asked for and kept. Several joined are one.
     common: how the prompt compares with `Generation.compare`, where that could be said.
     """
 

@@ -10,7 +10,14 @@ from typing import Any
 from app.conversation import output
 from app.conversation.engine import Delta, ToolCallDelta
 from app.conversation.hosted_turn import HostedTurn
-from app.conversation.output import CallWriter, Event, TextWriter
+from app.conversation.output import (
+    ApprovalWriter,
+    CallWriter,
+    CompactionWriter,
+    Event,
+    McpCallWriter,
+    TextWriter,
+)
 from app.conversation.records import Item
 from app.errors import EngineError
 
@@ -38,11 +45,14 @@ class EventAssembler:
         self._begun = begun
         self._hosted = hosted
         self._sequence = 0
-        self._open: TextWriter | CallWriter | None = None
+        self._open: TextWriter | CallWriter | CompactionWriter | None = None
+        self._begins = 0
         self._held = ""
         self._logprobs: tuple[dict[str, Any], ...] = ()
         self._calls: set[int] = set()
         self.output: list[Item] = []
+        self.to_run: list[Item] = []
+        """Calls of this round that are written and not run: `finish` closes them."""
 
     def start(self) -> list[Event]:
         return [
@@ -68,6 +78,7 @@ class EventAssembler:
 
     def begin_round(self) -> None:
         """Another answer follows: vLLM counts its calls from 0 again."""
+        self._begins = len(self.output)
         self._calls.clear()
         self._held, self._logprobs = "", ()
 
@@ -83,12 +94,52 @@ class EventAssembler:
         completed in any case.
         """
         events = self._write_text(between_calls=True)
+        of_round = status
         if isinstance(self._open, CallWriter) and self._open.whole:
             status = "completed"
-        if self._open is None and not self.output:
+        if self._open is None and len(self.output) == self._begins:
             # An answer of no tokens is still an answer: the history needs its message.
             events += self._begin(output.message())
-        return events + self._close(status)
+        events += self._close(status)
+        if of_round == "incomplete":
+            # The model is not asked again: nobody would read what comes of its calls.
+            for item in [*self.to_run]:
+                item["status"] = of_round
+                events += self.finish(item)
+        return events
+
+    def place(self, item: Item) -> list[Event]:
+        """Add an item that the model does not write; `finish` closes it."""
+        self._take_id(item)
+        self.output.append(item)
+        return [
+            self._event(_added(item, len(self.output) - 1)),
+            *self._of(item, f"response.{item['type']}.in_progress"),
+        ]
+
+    def call(self, writer: McpCallWriter, arguments: str) -> list[Event]:
+        """Add a call that the model wrote in an earlier turn; `finish` closes it."""
+        events = self._begin(writer)
+        return events + self._within(writer.add(arguments)) + self._close("completed")
+
+    def finish(self, item: Item) -> list[Event]:
+        """Close an item that has all that it will have."""
+        self.to_run = [waiting for waiting in self.to_run if waiting is not item]
+        events: list[Event] = []
+        if item.get("status") != "incomplete":
+            event = "failed" if item["error"] else "completed"
+            events = self._of(item, f"response.{item['type']}.{event}")
+        done = {"type": "response.output_item.done", "output_index": self._place_of(item), "item": item}
+        return [*events, self._event(done)]
+
+    def compacting(self) -> list[Event]:
+        """Open a compaction item; `compacted` closes it."""
+        return self._begin(CompactionWriter())
+
+    def compacted(self, sealed: str) -> list[Event]:
+        assert isinstance(self._open, CompactionWriter)
+        self._open.item["encrypted_content"] = sealed
+        return self._close("completed")
 
     def final(self) -> Event:
         """The last event: `response.completed`, `.incomplete` or `.failed`, as the body's status says."""
@@ -137,31 +188,40 @@ class EventAssembler:
                     raise EngineError("vLLM went back to a tool call that it had left.")
                 return []
             events = self._write_text(between_calls=True)
-            writer = CallWriter(call)
+            writer = (self._hosted.writer(call) if self._hosted else None) or output.call(call)
             self._calls.add(call.index)
             events += self._begin(writer)
         self._logprobs = ()
         return events + self._within(writer.add(call.arguments))
 
-    def _begin(self, writer: TextWriter | CallWriter) -> list[Event]:
+    def _begin(self, writer: TextWriter | CallWriter | CompactionWriter) -> list[Event]:
         events = self._close("completed")
         self._open = writer
+        return events if isinstance(writer, ApprovalWriter) else [*events, *self._opened(writer)]
+
+    def _opened(self, writer: TextWriter | CallWriter | CompactionWriter) -> list[Event]:
+        self._take_id(writer.item)
+        return [self._event(_added(writer.item, len(self.output))), *self._within(writer.opened())]
+
+    def _take_id(self, item: Item) -> None:
         if len(self.output) < len(self._begun):
             begun = self._begun[len(self.output)]
-            if begun["type"] == writer.item["type"]:
-                writer.item |= {name: begun[name] for name in ("id", "call_id") if name in begun}
-        added = {
-            "type": "response.output_item.added",
-            "output_index": len(self.output),
-            "item": dict(writer.item),
-        }
-        return [*events, self._event(added), *self._within(writer.opened())]
+            if begun["type"] == item["type"]:
+                item |= {name: begun[name] for name in ("id", "call_id") if name in begun}
 
     def _close(self, status: str) -> list[Event]:
+        events: list[Event] = []
+        if isinstance(self._open, ApprovalWriter):
+            events += self._ask_or_call(self._open)
         if self._open is None:
-            return []
-        events = self._within(self._open.closed())
-        item, self._open = self._open.item, None
+            return events
+        writer = self._open
+        events += self._within(writer.closed())
+        item, self._open = writer.item, None
+        if isinstance(writer, McpCallWriter) and status == "completed":
+            self.output.append(item)
+            self.to_run.append(item)
+            return events
         if "status" in item or status == "incomplete":
             item["status"] = status
         if self._seal is not None:
@@ -171,8 +231,28 @@ class EventAssembler:
         self.output.append(item)
         return events
 
+    def _ask_or_call(self, writer: ApprovalWriter) -> list[Event]:
+        """The client is asked about a call that is whole. About another nobody is asked: it will fail."""
+        if writer.whole:
+            writer.closed()
+            return self._opened(writer)
+        self._open = call = McpCallWriter(writer.index, writer.item["server_label"], writer.item["name"])
+        return [*self._opened(call), *self._within(call.add(writer.text))]
+
+    def _place_of(self, item: Item) -> int:
+        return next(place for place, other in enumerate(self.output) if other is item)
+
+    def _of(self, item: Item, kind: str) -> list[Event]:
+        """An event of an item that has its place."""
+        place = {"item_id": item["id"], "output_index": self._place_of(item)}
+        return [self._event({"type": kind, **place})]
+
     def _within(self, events: list[Event]) -> list[Event]:
         """Events of the item that is being written."""
         assert self._open is not None
         place = {"item_id": self._open.item["id"], "output_index": len(self.output)}
         return [self._event({**event, **place}) for event in events]
+
+
+def _added(item: Item, place: int) -> Event:
+    return {"type": "response.output_item.added", "output_index": place, "item": dict(item)}

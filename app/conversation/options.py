@@ -4,13 +4,24 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 
+@dataclass(frozen=True, slots=True)
+class ShownName:
+    """A tool of an MCP server that the model sees under another name than its own."""
+
+    server_label: str
+    name: str
+    shown: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """Settings of one generation, the same whatever way its prompt takes. None leaves one to vLLM."""
 
     instructions: str | None = None
     tools: tuple[dict[str, Any], ...] = ()
-    """Function and custom tools in the Responses API's shape."""
+    """In the Responses API's shape. Of MCP servers' it only repeats what was asked for: those that the model
+    is shown are functions."""
+    shown_names: tuple[ShownName, ...] = ()
     tool_choice: Any = "auto"
     """In the Responses API's shape."""
     parallel_tool_calls: bool = True
@@ -30,11 +41,17 @@ class Options:
         extras = {name: value for name, value in self.extras.items() if name != "min_tokens"}
         return replace(self, max_output_tokens=1, extras=extras)
 
+    def offering(
+        self, tools: tuple[dict[str, Any], ...], tool_choice: Any, shown_names: tuple[ShownName, ...]
+    ) -> "Options":
+        """The same with other tools, and what is said of them."""
+        return replace(self, tools=tools, tool_choice=tool_choice, shown_names=shown_names)
+
     @property
     def offered_tools(self) -> tuple[dict[str, Any], ...]:
         """The tools that this turn's model is shown: those that `tool_choice` allows, where it names some."""
-        choice = self.tool_choice
+        choice, tools = self.tool_choice, tuple(tool for tool in self.tools if tool["type"] != "mcp")
         if isinstance(choice, str) or choice["type"] != "allowed_tools":
-            return self.tools
-        allowed = {(tool["type"], tool["name"]) for tool in choice["tools"]}
-        return tuple(tool for tool in self.tools if (tool["type"], tool["name"]) in allowed)
+            return tools
+        allowed = {(tool["type"], tool.get("name")) for tool in choice["tools"]}
+        return tuple(tool for tool in tools if (tool["type"], tool["name"]) in allowed)

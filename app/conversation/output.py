@@ -78,25 +78,15 @@ def arguments_of(text: str) -> dict[str, Any] | None:
 
 
 class CallWriter:
-    """A call of a function, or of a custom tool."""
+    """A call of a function, of a custom tool, or of an MCP server's tool."""
 
-    def __init__(self, call: ToolCallDelta) -> None:
-        self.index = call.index
-        self.custom = call.custom
-        kind, prefix, self._place = (
-            ("custom_tool_call", "ctc", "input") if call.custom else ("function_call", "fc", "arguments")
-        )
-        self._event = "custom_tool_call_input" if call.custom else "function_call_arguments"
-        # The SDK's type of a custom call has no status: it gets one only where it was cut off.
-        status = {} if call.custom else {"status": "in_progress"}
-        self.item: Item = {
-            "type": kind,
-            "id": new_id(prefix),
-            **status,
-            "call_id": call.call_id or new_id("call"),
-            "name": call.name or "",
-            self._place: "",
-        }
+    def __init__(self, index: int, item: Item, event: str, place: str, *, custom: bool = False) -> None:
+        """index: vLLM's number of the call. event: `response.{event}.delta`; place: the item's field that
+        holds what comes."""
+        self.index = index
+        self.item = item
+        self.custom = custom
+        self._event, self._place = event, place
         self._text: list[str] = []
 
     def opened(self) -> list[Event]:
@@ -116,6 +106,95 @@ class CallWriter:
     def closed(self) -> list[Event]:
         self.item[self._place] = "".join(self._text)
         return [{"type": f"response.{self._event}.done", self._place: self.item[self._place]}]
+
+
+class McpCallWriter(CallWriter):
+    """A call of an MCP server's tool, without what comes of it."""
+
+    def __init__(self, index: int, server_label: str, name: str, *, approved: str | None = None) -> None:
+        """approved: id of the request that was."""
+        item = {
+            "type": "mcp_call",
+            "id": new_id("mcp"),
+            "status": "in_progress",
+            "approval_request_id": approved,
+            "arguments": "",
+            "error": None,
+            "name": name,
+            "output": None,
+            "server_label": server_label,
+        }
+        super().__init__(index, item, "mcp_call_arguments", "arguments")
+
+    def opened(self) -> list[Event]:
+        return [{"type": "response.mcp_call.in_progress"}]
+
+
+class ApprovalWriter(CallWriter):
+    """A call that the client is asked about first. Nothing of it is shown before it is whole."""
+
+    def __init__(self, index: int, server_label: str, name: str) -> None:
+        item = {
+            "type": "mcp_approval_request",
+            "id": new_id("mcpr"),
+            "arguments": "",
+            "name": name,
+            "server_label": server_label,
+        }
+        super().__init__(index, item, "", "arguments")
+
+    def add(self, text: str) -> list[Event]:
+        super().add(text)
+        return []
+
+    def closed(self) -> list[Event]:
+        super().closed()
+        return []
+
+    @property
+    def text(self) -> str:
+        return "".join(self._text)
+
+
+class CompactionWriter:
+    """A compaction: what it stands for is put into the item before it is closed."""
+
+    def __init__(self) -> None:
+        self.item: Item = {"type": "compaction", "id": new_id("cmp"), "encrypted_content": ""}
+
+    def opened(self) -> list[Event]:
+        return [{"type": "response.compaction.compacting"}]
+
+    def closed(self) -> list[Event]:
+        return []
+
+
+def call(delta: ToolCallDelta) -> CallWriter:
+    """Of a tool that is the client's."""
+    item = {"call_id": delta.call_id or new_id("call"), "name": delta.name or ""}
+    if delta.custom:
+        # The SDK's type of a custom call has no status: it gets one only where it was cut off.
+        item = {"type": "custom_tool_call", "id": new_id("ctc"), **item, "input": ""}
+        return CallWriter(delta.index, item, "custom_tool_call_input", "input", custom=True)
+    item = {
+        "type": "function_call",
+        "id": new_id("fc"),
+        "status": "in_progress",
+        **item,
+        "arguments": "",
+    }
+    return CallWriter(delta.index, item, "function_call_arguments", "arguments")
+
+
+def mcp_list_tools(server_label: str) -> Item:
+    """Its tools are added when they are known."""
+    return {
+        "type": "mcp_list_tools",
+        "id": new_id("mcpl"),
+        "server_label": server_label,
+        "tools": [],
+        "error": None,
+    }
 
 
 def message() -> TextWriter:

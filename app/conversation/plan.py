@@ -29,8 +29,10 @@ class TurnRequest:
     seal_reasoning: whether reasoning items carry their text encrypted as well.
     summarise: whether reasoning is given as a summary rather than as reasoning text.
     conversation: the one whose items come before, and to which the turn is added.
-    compact_at: tokens of a prompt from which on what came before is summarised first.
+    compact_at: tokens of a prompt from which on what came before is summarised first. compact: do that and
+    nothing more.
     mcp: the servers whose tools are called here. max_calls: of such tools, in the whole turn.
+    background: whether it is made by a job, whoever waits for it.
     """
 
     model: str | None
@@ -48,8 +50,10 @@ class TurnRequest:
     affinity: str | None = None
     conversation: ConversationId | None = None
     compact_at: int | None = None
+    compact: bool = False
     mcp: tuple[McpServer, ...] = ()
     max_calls: int | None = None
+    background: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,22 +81,27 @@ def plan_turn(
     *,
     changed: str | None = None,
     kept: bool = True,
+    compacted: bool = False,
 ) -> Plan:
     """Decide from constant-size facts; no history is needed.
 
     prefix_refusal: why the chosen worker cannot use references at all, if so. changed: why the parent is not
-    the last turn of the conversation. kept: whether anybody can continue the turn.
+    the last turn of the conversation. kept: whether anybody can continue the turn. compacted: whether what is
+    new stands for all that came before.
     """
     if not request.caching.enabled:
         return Plan(None, "caching_disabled", keep=False)
     if prefix_refusal is not None:
         return Plan(None, prefix_refusal, keep=False)
     keep = kept and request.caching.keep
+    if compacted:
+        return Plan(None, "compacted", keep=keep)
     if parent is None:
         return Plan(None, changed or "new_conversation", keep=keep)
     checkpoint = parent.checkpoint
     if checkpoint is None:
-        return Plan(None, "parent_not_cached", keep=keep)
+        compaction = parent.output_items and parent.output_items[-1]["type"] == "compaction"
+        return Plan(None, "compacted" if compaction else "parent_not_cached", keep=keep)
     if parent.response.body["model"] != generation.model:
         return Plan(None, "model_changed", keep=keep)
     # Instructions are not inherited: they are the first message of each turn's own prompt.

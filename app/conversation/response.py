@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from app.conversation.engine import Usage
 from app.conversation.plan import TurnRequest
 from app.conversation.rounds import Rounds
 from app.errors import InvalidRequest, MarginaliaError
@@ -33,7 +34,7 @@ def new_body(
         "incomplete_details": None,
         "model": model,
         "instructions": options.instructions,
-        "previous_response_id": request.previous_response_id,
+        "previous_response_id": None if request.conversation else request.previous_response_id,
         "conversation": {"id": request.conversation} if request.conversation else None,
         "tools": list(options.tools),
         "tool_choice": options.tool_choice,
@@ -44,7 +45,7 @@ def new_body(
         "max_output_tokens": options.max_output_tokens,
         "text": {"format": options.text_format, "verbosity": options.verbosity or "medium"},
         "truncation": "auto" if request.truncate else "disabled",
-        "background": False,
+        "background": request.background,
         **request.echo,
         "prompt_cache_diagnostics": None,
         "usage": None,
@@ -80,18 +81,22 @@ def accounts(request: TurnRequest, rounds: Rounds) -> dict[str, Any]:
     if not request.generate:
         usage = replace(usage, output_tokens=0, reasoning_tokens=0)
     return {
-        "usage": {
-            "input_tokens": usage.input_tokens,
-            "input_tokens_details": {
-                "cached_tokens": usage.cached_tokens,
-                "cache_write_tokens": usage.cache_write_tokens,
-            },
-            "output_tokens": usage.output_tokens,
-            "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
-            "total_tokens": usage.input_tokens + usage.output_tokens,
-        },
+        "usage": usage_as_json(usage),
         "caching": {
             "type": "enabled" if request.caching.enabled else "disabled",
             **rounds.caching,
         },
+    }
+
+
+def usage_as_json(usage: Usage) -> dict[str, Any]:
+    return {
+        "input_tokens": usage.input_tokens,
+        "input_tokens_details": {
+            "cached_tokens": usage.cached_tokens,
+            "cache_write_tokens": usage.cache_write_tokens,
+        },
+        "output_tokens": usage.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        "total_tokens": usage.input_tokens + usage.output_tokens,
     }

@@ -3,19 +3,20 @@
 What is kept for a worker that will have lost it is written after that.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from app.conversation import response as body
 from app.conversation.asking import Asked, Asking
+from app.conversation.compacting import Compactor
 from app.conversation.diagnostics import diagnose
 from app.conversation.engine import AnswerStream
 from app.conversation.events import EventAssembler
-from app.conversation.hosted_turn import HostedTurn
+from app.conversation.hosted_turn import HostedTurn, settled
 from app.conversation.output import Event, new_id
 from app.conversation.records import Appended, Item, ResponseId, StoredResponse, Turn
 from app.conversation.rounds import Rounds
@@ -48,6 +49,7 @@ class RunningTurn:
         asking: Asking,
         answer: AnswerStream | None,
         hosted: HostedTurn | None,
+        compactor: Compactor,
         *,
         seeds: Seeds | None,
         sealer: Sealer | None,
@@ -64,6 +66,7 @@ class RunningTurn:
         self._asking = asking
         self._answer = answer
         self._hosted = hosted
+        self._compactor = compactor
         self._rounds = Rounds()
         self._seeds = seeds
         self._seal = partial(sealer.sealed, asked.tenant) if sealer else None
@@ -95,7 +98,7 @@ class RunningTurn:
         if self._seeds is not None and self._seed is not None:
             self._seeds.keep(self._asked.tenant, self.id, self._seed)
 
-    async def events(self) -> AsyncIterator[list[Event]]:
+    async def events(self) -> AsyncGenerator[list[Event]]:
         """The response's events, those that come at once together. The last is `response.completed` or
         `.incomplete`, after the commit, or `response.failed`, with nothing kept."""
         assembler = EventAssembler(
@@ -128,23 +131,44 @@ class RunningTurn:
                 async with aclosing(self._hosted.opening(assembler)) as opening:
                     async for events in opening:
                         yield events
-                self._asking.offer(self._hosted.tools)
-            self._answer = await self._asking.first()
+                self._asking.options = self._hosted.options(self._asking.options)
+            async with aclosing(self._compact(assembler)) as compacting:
+                async for events in compacting:
+                    yield events
+            if self._request.compact:
+                self._body |= body.ending(None)
+                return
+            self._answer = await self._asking.first(tuple(assembler.output[: settled(assembler.output)]))
+        # How much of the output is in a prompt already.
+        told = settled(assembler.output)
         while True:
-            begins = len(assembler.output)
             async with aclosing(self._round(assembler, self._answer)) as answering:
                 async for events in answering:
                     yield events
-            self._rounds.add(self._answer.usage, self._answer.outcome)
+            self._rounds.add(self._answer.usage, self._answer.outcome, told)
             if self._hosted is None or not self._request.generate or self._body["status"] != "completed":
                 return
             async with aclosing(self._hosted.run(assembler)) as running:
                 async for events in running:
                     yield events
-            if not self._hosted.goes_on:
+            if not self._hosted.goes_on or self._is_spent():
                 return
-            written = tuple(assembler.output)
-            self._answer = await self._asking.again(self._answer.outcome, written, written[begins:])
+            self._asking.options = self._hosted.options(self._asking.options)
+            written = tuple(assembler.output[: settled(assembler.output)])
+            self._answer = await self._asking.again(self._answer.outcome, written, written[told:])
+            told = len(written)
+
+    async def _compact(self, assembler: EventAssembler) -> AsyncGenerator[list[Event]]:
+        """What came before, where that was asked for, or is due."""
+        written = tuple(assembler.output)
+        if not self._request.compact and not await self._compactor.is_due(written):
+            return
+        yield assembler.compacting()
+        made = await self._compactor.compact(written)
+        count = self._rounds.add if self._request.compact else self._rounds.compacted
+        count(made.usage, made.outcome)
+        yield assembler.compacted(made.sealed)
+        self._asking.compacted(tuple(assembler.output))
 
     async def _round(self, assembler: EventAssembler, answer: AnswerStream) -> AsyncGenerator[list[Event]]:
         """One answer of the model."""
@@ -165,8 +189,19 @@ class RunningTurn:
             yield events
         self._body |= ending
 
+    def _is_spent(self) -> bool:
+        """Whether the rounds so far left no tokens for another, which else gets what they left."""
+        if (limit := self._request.options.max_output_tokens) is None:
+            return False
+        left = limit - self._rounds.answered_tokens
+        if left > 0:
+            self._asking.options = replace(self._asking.options, max_output_tokens=left)
+        else:
+            self._body |= body.ending("length") | {"completed_at": None}
+        return left <= 0
+
     def _is_at_limit(self, answer: AnswerStream) -> bool:
-        limit = self._request.options.max_output_tokens
+        limit = self._asking.options.max_output_tokens
         return limit is not None and answer.usage.output_tokens >= limit
 
     def _diagnosis(self) -> dict[str, Any]:

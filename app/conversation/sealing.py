@@ -1,5 +1,5 @@
-"""Reasoning that a client carries: encrypted so that it cannot be read, and authenticated so that it cannot
-be forged or be another tenant's."""
+"""What a client carries and does not read, reasoning and compactions: encrypted so that it cannot be read, and
+authenticated so that it cannot be forged, be another tenant's, or be passed off as the other."""
 
 import base64
 import secrets
@@ -11,34 +11,37 @@ from app.conversation.records import Item, ResponseStore, TenantId
 from app.errors import InvalidEncryptedContent
 
 KEY_NAME = "reasoning"
-_VERSION = "mr1_"
+COMPACTION_KEY_NAME = "compaction"
+_REASONING, _COMPACTION = "mr1_", "mc1_"
+"""What is sealed, and how: both stand at its beginning."""
 _NONCE_BYTES = 12
 
 
 class Sealer:
-    """AES-256-GCM with the tenant as associated data.
+    """AES-256-GCM with the tenant and the version as associated data.
 
-    Sealed: `mr1_`, then nonce, ciphertext and tag as URL-safe base64 without padding.
+    Sealed: the version, then nonce, ciphertext and tag as URL-safe base64 without padding.
     """
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, version: str = _REASONING) -> None:
         """key: 32 bytes. Raises ValueError for another length."""
         if len(key) != 32:
             raise ValueError(f"a key of {len(key)} bytes")
         self._cipher = AESGCM(key)
+        self._version = version
 
     def seal(self, tenant: TenantId, text: str) -> str:
         """A new one at each call."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        sealed = nonce + self._cipher.encrypt(nonce, text.encode(), _associated(tenant))
-        return _VERSION + base64.urlsafe_b64encode(sealed).decode().rstrip("=")
+        sealed = nonce + self._cipher.encrypt(nonce, text.encode(), self._associated(tenant))
+        return self._version + base64.urlsafe_b64encode(sealed).decode().rstrip("=")
 
     def open(self, tenant: TenantId, sealed: str, *, param: str = "encrypted_content") -> str:
         """The text. Raises InvalidEncryptedContent where it is not what `seal` gave for this tenant."""
         try:
-            raw = _unpacked(sealed)
+            raw = self._unpacked(sealed)
             nonce, ciphertext = raw[:_NONCE_BYTES], raw[_NONCE_BYTES:]
-            return self._cipher.decrypt(nonce, ciphertext, _associated(tenant)).decode()
+            return self._cipher.decrypt(nonce, ciphertext, self._associated(tenant)).decode()
         except (InvalidTag, ValueError):
             message = "The encrypted content could not be verified: it was changed, or made elsewhere."
             raise InvalidEncryptedContent(message, param=param) from None
@@ -51,13 +54,25 @@ class Sealer:
         text = "\n".join(part["text"] for part in parts)
         return {**item, "encrypted_content": self.seal(tenant, text)}
 
+    def _associated(self, tenant: TenantId) -> bytes:
+        return f"{self._version}{tenant}".encode()
+
+    def _unpacked(self, sealed: str) -> bytes:
+        """Raises ValueError where `seal` cannot have given it: each text has one spelling only."""
+        text = sealed.removeprefix(self._version)
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        if self._version + base64.urlsafe_b64encode(raw).decode().rstrip("=") != sealed:
+            raise ValueError("another spelling")
+        return raw
+
 
 class Sealing:
-    """The database's sealer, made when it is first asked for: a service starts before its database does."""
+    """The database's sealers, each made when it is first asked for: a service starts before its database does."""
 
     def __init__(self, store: ResponseStore) -> None:
         self._store = store
         self._sealer: Sealer | None = None
+        self._compactions: Sealer | None = None
 
     async def sealer(self) -> Sealer:
         """Raises StoreUnavailable."""
@@ -65,15 +80,15 @@ class Sealing:
             self._sealer = Sealer(await self._store.key(KEY_NAME))
         return self._sealer
 
+    async def compactions(self) -> Sealer:
+        """That of compactions. Raises StoreUnavailable."""
+        if self._compactions is None:
+            self._compactions = Sealer(await self._store.key(COMPACTION_KEY_NAME), _COMPACTION)
+        return self._compactions
 
-def _associated(tenant: TenantId) -> bytes:
-    return f"{_VERSION}{tenant}".encode()
-
-
-def _unpacked(sealed: str) -> bytes:
-    """Raises ValueError where `seal` cannot have given it: each text has one spelling only."""
-    text = sealed.removeprefix(_VERSION)
-    raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    if _VERSION + base64.urlsafe_b64encode(raw).decode().rstrip("=") != sealed:
-        raise ValueError("another spelling")
-    return raw
+    async def sealed(self, tenant: TenantId, items: tuple[Item, ...]) -> tuple[Item, ...]:
+        """Reasoning items with their text as `encrypted_content` too. Raises StoreUnavailable."""
+        if all(item["type"] != "reasoning" for item in items):
+            return items
+        sealer = await self.sealer()
+        return tuple(sealer.sealed(tenant, item) for item in items)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from app.conversation.approvals import REQUEST, RESPONSE, responses
 from app.conversation.engine import Generation, Whole, Worker
 from app.conversation.inputs import CALLS, answered
 from app.conversation.records import Item, Segment
@@ -10,22 +11,27 @@ from app.errors import ContextLengthExceeded
 REASON = "truncated"
 
 
-async def fitting(worker: Worker, generation: Generation, prompt: Whole) -> Whole:
+async def fitting(worker: Worker, generation: Generation, prompt: Whole, *, steps: bool = False) -> Whole:
     """The prompt with as few of its oldest items left out as will do.
 
     It is cut before user messages that no call waits across, so that no tool output loses its call; system
     and developer messages stay. An eighth of the context is left for the answer. Nothing of it is kept as a
     prefix: it is not the conversation's. Raises ContextLengthExceeded where the last user message and what
     follows do not fit.
+
+    steps: it may be cut before what the model said as well, with the user's words that it was said to, and
+    something is left besides the last two items.
     """
     items = [i for segment in prompt.history for i in (*segment.input_items, *segment.output_items)]
     items += prompt.new_input
-    starts = _starts(items)
+    starts = _starts(items, steps=steps)
+    if steps:
+        starts = [start for start in starts if start < len(items) - 2]
     most = worker.context_length - worker.context_length // 8
 
     def cut(start: int) -> Whole:
-        kept = Segment(tuple(_instructions(items[:start]) + items[start:]), ())
-        return Whole((kept,), (), None, REASON)
+        left = (*_instructions(items[:start]), *(_words(items, start) if steps else ()), *items[start:])
+        return Whole((Segment(left, ()),), (), None, REASON)
 
     async def fits(start: int) -> bool:
         return await worker.count(generation, cut(start)) <= most
@@ -43,17 +49,32 @@ async def fitting(worker: Worker, generation: Generation, prompt: Whole) -> Whol
     return cut(starts[low])
 
 
-def _starts(items: Sequence[Item]) -> list[int]:
-    """Where a conversation could begin as well: at user messages outside of a call and its output."""
-    starts, waiting, outputs = [], set[str](), answered(items)
+def _starts(items: Sequence[Item], *, steps: bool) -> list[int]:
+    """Where a conversation could begin as well: at user messages outside of a call and its output; with
+    `steps`, at what the model begins after an output as well."""
+    starts, waiting, outputs, approvals = [], set[str](), answered(items), responses(items)
     for position, item in enumerate(items):
+        after_output = steps and position > 0 and items[position - 1]["type"] in CALLS.values()
+        if not waiting and (_is_users(item) or (after_output and item["type"] not in CALLS.values())):
+            starts.append(position)
         if item["type"] in CALLS and item["call_id"] in outputs:
             waiting.add(item["call_id"])
         elif item["type"] in CALLS.values():
             waiting.discard(item["call_id"])
-        elif not waiting and item["type"] == "message" and item["role"] == "user":
-            starts.append(position)
+        elif item["type"] == REQUEST and item["id"] in approvals:
+            waiting.add(item["id"])
+        elif item["type"] == RESPONSE:
+            waiting.discard(item["approval_request_id"])
     return starts
+
+
+def _is_users(item: Item) -> bool:
+    return bool(item["type"] == "message" and item["role"] == "user")
+
+
+def _words(items: Sequence[Item], start: int) -> list[Item]:
+    """The user's last before `start`, where that is not his own."""
+    return [] if _is_users(items[start]) else [item for item in items[:start] if _is_users(item)][-1:]
 
 
 def _instructions(items: Sequence[Item]) -> list[Item]:

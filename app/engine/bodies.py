@@ -12,7 +12,8 @@ from app.prefix.wire import PROTOCOL, Commit, PrefixChatRequest, Reference, Rese
 def stock_body(generation: Generation, prompt: Margin | Whole) -> dict[str, Any]:
     """Of a chat completion with the whole history."""
     assert isinstance(prompt, Whole)
-    history = messages.whole(generation.options.instructions, prompt.history, prompt.new_input)
+    options = generation.options
+    history = messages.whole(options.instructions, prompt.history, prompt.new_input, options.shown_names)
     return {**_chat(generation), "messages": history, "cache_salt": generation.namespace}
 
 
@@ -34,12 +35,13 @@ def tokenize_body(generation: Generation, prompt: Margin | Whole) -> dict[str, A
 
 def prefix_body(generation: Generation, prompt: Margin | Whole) -> PrefixChatRequest:
     reference = reseed = None
+    options = generation.options
     if isinstance(prompt, Margin):
         at = prompt.checkpoint
-        new = messages.margin(prompt.parent_output, prompt.new_input)
+        new = messages.margin(prompt.parent_output, prompt.new_input, options.shown_names)
         reference = Reference(at.ref, at.prefix_hash, at.token_count, at.fingerprint)
     else:
-        new = messages.whole(generation.options.instructions, prompt.history, prompt.new_input)
+        new = messages.whole(options.instructions, prompt.history, prompt.new_input, options.shown_names)
         reseed = Reseed(prompt.reason, list(prompt.seeds)) if prompt.lost else None
     return PrefixChatRequest(
         protocol=PROTOCOL,

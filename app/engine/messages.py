@@ -9,25 +9,34 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from app.conversation.inputs import CALLS, answered
+from app.conversation.options import ShownName
 from app.conversation.output import arguments_of
 from app.conversation.records import Item, Segment
+from app.engine.hosted_messages import HOSTED, HostedMessages
 from app.engine.tools import custom_arguments
 
 Message = dict[str, Any]
+Names = Sequence[ShownName]
 
 
-def whole(instructions: str | None, history: Sequence[Segment], new_input: Sequence[Item]) -> list[Message]:
-    """The messages of a whole conversation; `instructions` are its first, as a system message."""
+def whole(
+    instructions: str | None, history: Sequence[Segment], new_input: Sequence[Item], names: Names = ()
+) -> list[Message]:
+    """The messages of a whole conversation; `instructions` are its first, as a system message.
+
+    names: of tools of MCP servers that the model sees under others than their own.
+    """
     messages: list[Message] = [{"role": "system", "content": instructions}] if instructions else []
     following = [*(segment.input_items for segment in history[1:]), new_input]
     for segment, then in zip(history, following, strict=bool(history)):
-        messages += _messages(segment.input_items) + _messages(segment.output_items, then)
-    return messages + _messages(new_input)
+        given, said = segment.input_items, segment.output_items
+        messages += _messages(given, said, names=names) + _messages(said, then, given, names)
+    return messages + _messages(new_input, names=names)
 
 
-def margin(parent_output: Sequence[Item], new_input: Sequence[Item]) -> list[Message]:
+def margin(parent_output: Sequence[Item], new_input: Sequence[Item], names: Names = ()) -> list[Message]:
     """The messages that a turn adds to its parent's prompt."""
-    return _messages(parent_output, new_input) + _messages(new_input)
+    return _messages(parent_output, new_input, names=names) + _messages(new_input, names=names)
 
 
 def have_images(messages: Iterable[Message]) -> bool:
@@ -35,14 +44,20 @@ def have_images(messages: Iterable[Message]) -> bool:
     return any(part["type"] == "image_url" for content in parts for part in content)
 
 
-def _messages(items: Sequence[Item], then: Sequence[Item] = ()) -> list[Message]:
-    """then: the items after these. A call that was cut off is one only where it has an output."""
+def _messages(
+    items: Sequence[Item], then: Sequence[Item] = (), before: Sequence[Item] = (), names: Names = ()
+) -> list[Message]:
+    """then, before: the items after these and before them. A call that was cut off is one only where it has
+    an output."""
     outputs = answered((*items, *then))
+    hosted = HostedMessages(items, then, before, names)
     messages: list[Message] = []
     assistant: Message | None = None
     for item in items:
         kind = item["type"]
-        if kind in CALLS.values():
+        if kind in HOSTED:
+            assistant = hosted.add(messages, assistant, item)
+        elif kind in CALLS.values():
             messages.append(
                 {"role": "tool", "tool_call_id": item["call_id"], "content": _content(item["output"])}
             )

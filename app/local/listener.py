@@ -4,17 +4,32 @@ import contextlib
 import socket
 import threading
 import time
+from typing import Any
 
 import httpx
 import uvicorn
 from fastapi import FastAPI
 
+from app.api.body import MAX_BODY_BYTES
 from app.errors import SetupError
 
 BACKLOG = 2048
 STOP_PATIENCE_S = 5
 POLL_S = 0.05
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+WEBSOCKETS: dict[str, Any] = {
+    "ws": "websockets-sansio",
+    # Of what is longer than a message may be, this much is read, for it to be refused in words.
+    "ws_max_size": 2 * MAX_BODY_BYTES,
+    # Events are small, as they are on a stream of server-sent events, which is not compressed either.
+    "ws_per_message_deflate": False,
+    # For proxies, which close connections that are silent. Who does not answer may be a slow reader: its
+    # answer would come after all that waits for it. Who is gone, TCP finds out.
+    "ws_ping_interval": 20.0,
+    "ws_ping_timeout": None,
+}
+"""Settings of uvicorn for our WebSockets."""
 
 
 def reserve(host: str, port: int) -> socket.socket:
@@ -45,16 +60,25 @@ class Listener:
 
     def __init__(self, app: FastAPI, sock: socket.socket) -> None:
         config = uvicorn.Config(
-            app, log_level="warning", backlog=BACKLOG, timeout_graceful_shutdown=STOP_PATIENCE_S
+            app,
+            log_level="warning",
+            backlog=BACKLOG,
+            timeout_graceful_shutdown=STOP_PATIENCE_S,
+            **WEBSOCKETS,
         )
         self.url = url_of(sock)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, args=(sock,), name="http")
+        # A thread whose `join` a signal interrupts passes for ended, in Python 3.11.
+        self._ended = threading.Event()
 
     def _run(self, sock: socket.socket) -> None:
         # That is how uvicorn ends when the app does not start, after it logged why.
-        with contextlib.suppress(SystemExit):
-            self._server.run([sock])
+        try:
+            with contextlib.suppress(SystemExit):
+                self._server.run([sock])
+        finally:
+            self._ended.set()
 
     def start(self) -> None:
         self._thread.start()
@@ -82,10 +106,10 @@ class Listener:
 
     def join(self) -> None:
         """Wait until the service ends by itself."""
-        self._thread.join()
+        self._ended.wait()
 
     def stop(self) -> None:
         """Refuse new requests, give running ones a few seconds, return when the service has ended."""
         self._server.should_exit = True
-        if self._thread.is_alive():
-            self._thread.join()
+        if self._thread.ident is not None:
+            self._ended.wait()

@@ -66,6 +66,11 @@ def _start(settings: Settings, stack: ExitStack) -> Listener:
         prefix_ttl_seconds=settings.prefix_ttl_seconds,
         keep_token_ids=settings.keep_token_ids,
         prefix_policy=settings.prefix_policy,
+        conversation_busy=settings.conversation_busy,
+        background_concurrency=settings.background_concurrency,
+        background_stalled_seconds=settings.background_stalled_seconds,
+        mcp_timeout_seconds=settings.mcp_timeout_seconds,
+        mcp_allowed_hosts=settings.mcp_allowed_hosts,
     )
     listener = Listener(app, sock)
     stack.callback(listener.stop)

@@ -46,6 +46,22 @@ def normalise_url(url: str) -> URL:
     return parsed.set(drivername="postgresql+asyncpg", query=query)
 
 
+def libpq_parameters(url: str) -> dict[str, Any]:
+    """The same database for libpq, which the queue library speaks. Raises SetupError as `normalise_url`."""
+    parsed = normalise_url(url)
+    query = dict(parsed.query)
+    given = {
+        "host": query.get("host") or parsed.host,
+        "port": query.get("port") or parsed.port,
+        "user": parsed.username,
+        "password": parsed.password,
+        "dbname": parsed.database,
+        "sslmode": query.get("ssl"),
+    }
+    own = {"application_name": "marginalia", "connect_timeout": int(CONNECT_TIMEOUT_SECONDS)}
+    return own | {name: value for name, value in given.items() if value is not None}
+
+
 class Database:
     """A pool of connections. Opened lazily: making one does not touch the network."""
 

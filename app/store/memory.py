@@ -3,9 +3,8 @@
 import copy
 import json
 import secrets
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import replace
-from typing import TypeVar
 
 from app.conversation.records import (
     Checkpoint,
@@ -21,11 +20,11 @@ from app.conversation.records import (
     Turn,
 )
 from app.errors import PreviousResponseNotFound
+from app.store.memory_conversations import MemoryConversationStore
 from app.store.packing import item_key
-from app.store.paging import page_of
+from app.store.paging import from_on, page_of
 
 Key = tuple[TenantId, ResponseId]
-Entry = TypeVar("Entry")
 
 
 class MemoryResponseStore:
@@ -34,6 +33,7 @@ class MemoryResponseStore:
         self._tombstones: set[Key] = set()
         self._seeds: dict[Key, bytes] = {}
         self._keys: dict[str, bytes] = {}
+        self.conversations = MemoryConversationStore(lambda *key: self._live(*key) is not None)
 
     async def parent(self, tenant: TenantId, response_id: ResponseId) -> Parent | None:
         turn = self._live(tenant, response_id)
@@ -60,6 +60,8 @@ class MemoryResponseStore:
             raise ValueError(f"response {response.id} exists")
         # What Postgres could not hold must not pass here either.
         json.dumps([response.body, turn.input_items, turn.output_items], allow_nan=False)
+        if turn.appended is not None:
+            self.conversations.finish(response.tenant, turn.appended, response.id)
         self._turns[response.tenant, response.id] = copy.deepcopy(turn)
 
     async def delete(self, tenant: TenantId, response_id: ResponseId) -> list[Checkpoint] | None:
@@ -76,6 +78,12 @@ class MemoryResponseStore:
             self._tombstones.remove(ancestor)
             del self._turns[ancestor]
         return [turn.checkpoint] if turn.checkpoint else []
+
+    def give(self, tenant: TenantId, response_id: ResponseId, checkpoint: Checkpoint) -> None:
+        """To a response for the one that it has, unless it is deleted. See ContextStore.keep."""
+        if self._live(tenant, response_id) is not None:
+            key = (tenant, response_id)
+            self._turns[key] = replace(self._turns[key], checkpoint=checkpoint)
 
     async def save_seed(self, tenant: TenantId, response_id: ResponseId, seed: bytes) -> None:
         turn = self._turns.get((tenant, response_id))
@@ -109,12 +117,12 @@ class MemoryResponseStore:
             for place, (item_id, item) in enumerate(keyed)
             if item_id is None or last_place[item_id] == place
         ]
-        rows, more = page_of(_from_on(listed, paging), paging)
+        rows, more = page_of(from_on(listed, paging), paging)
         return ItemPage(tuple(copy.deepcopy(item) for _, item in rows), more)
 
     async def responses(self, tenant: TenantId, paging: Paging) -> ResponsePage:
         listed = [(turn.response.id, turn) for turn in self._by_age(tenant)]
-        rows, more = page_of(_from_on(listed, paging), paging)
+        rows, more = page_of(from_on(listed, paging), paging)
         return ResponsePage(
             tuple(copy.deepcopy((turn.response, turn.output_items)) for _, turn in rows), more
         )
@@ -151,17 +159,6 @@ class MemoryResponseStore:
             owner == tenant and turn.response.previous_response_id == response_id
             for (owner, _), turn in self._turns.items()
         )
-
-
-def _from_on(
-    oldest_first: Sequence[tuple[str | None, Entry]], paging: Paging
-) -> Sequence[tuple[str | None, Entry]]:
-    """From the entry with the id `after` on, that one included."""
-    listed = oldest_first if paging.ascending else oldest_first[::-1]
-    if paging.after is None:
-        return listed
-    places = [place for place, (entry_id, _) in enumerate(listed) if entry_id == paging.after]
-    return listed[places[0] :] if places else ()
 
 
 def _gone(response_id: ResponseId) -> PreviousResponseNotFound:

@@ -25,6 +25,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 PARENT_FK = "fk_responses_previous_response"
 SEED_FK = "fk_seeds_checkpoint"
+CONTEXT_FK = "fk_contexts_response"
 
 INPUT = "input"
 OUTPUT = "output"
@@ -137,6 +138,127 @@ class SeedRow(Base):
     tenant_id: Mapped[str] = mapped_column(primary_key=True)
     response_id: Mapped[str] = mapped_column(primary_key=True)
     seed: Mapped[bytes]
+
+
+class ConversationRow(Base):
+    """`lease`: who has its turn, until `lease_expires_at`; null where nobody has. `changed`: why the last
+    response that still is its head is not its last turn's."""
+
+    __tablename__ = "conversations"
+
+    tenant_id: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime]
+    # `metadata` is SQLAlchemy's own name.
+    labels: Mapped[dict[str, Any]] = mapped_column("metadata")
+    next_position: Mapped[int]
+    changed: Mapped[str | None]
+    lease: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None]
+
+
+class ConversationItemRow(Base):
+    """An id stands for one item of its conversation.
+
+    `response_id`: the response whose prompt and output are the items up to the last that bears its id. It may
+    be deleted by now: no key refers to it, so that deleting a response locks no conversation.
+    """
+
+    __tablename__ = "conversation_items"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["tenant_id", "conversation_id"],
+            ["conversations.tenant_id", "conversations.id"],
+            name="fk_conversation_items_conversation",
+            ondelete="CASCADE",
+        ),
+        Index("ix_conversation_items_item_id", "tenant_id", "conversation_id", "item_id", unique=True),
+    )
+
+    tenant_id: Mapped[str] = mapped_column(primary_key=True)
+    conversation_id: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    item: Mapped[dict[str, Any]]
+    item_id: Mapped[str]
+    response_id: Mapped[str | None]
+
+
+class ContextRow(Base):
+    """A prefix that conversations start from. It goes with its response."""
+
+    __tablename__ = "contexts"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["tenant_id", "response_id"],
+            ["responses.tenant_id", "responses.id"],
+            name=CONTEXT_FK,
+            ondelete="CASCADE",
+        ),
+        Index("ix_contexts_response", "tenant_id", "response_id", unique=True),
+        # A tenant's contexts by age.
+        Index("ix_contexts_created_at", "tenant_id", "created_at", "id"),
+    )
+
+    tenant_id: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str | None]
+    response_id: Mapped[str]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    ttl_s: Mapped[int]
+    prompt: Mapped[dict[str, Any]]
+
+
+class BackgroundJobRow(Base):
+    """How a response in the background comes about, and to whom its log belongs.
+
+    `attempt`: the number of the last one; only that may write. `request`: sealed; null once it has ended.
+    A deletion removes it at once, also from a response that stays as a tombstone.
+    """
+
+    __tablename__ = "background_jobs"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["tenant_id", "response_id"],
+            ["responses.tenant_id", "responses.id"],
+            name="fk_background_jobs_response",
+            ondelete="CASCADE",
+        ),
+        CheckConstraint("state IN ('waiting', 'running', 'ended')", name="ck_background_jobs_state"),
+        Index(
+            "ix_background_jobs_unended",
+            "tenant_id",
+            "response_id",
+            postgresql_where=text("state <> 'ended'"),
+        ),
+    )
+
+    tenant_id: Mapped[str] = mapped_column(primary_key=True)
+    response_id: Mapped[str] = mapped_column(primary_key=True)
+    state: Mapped[str]
+    attempt: Mapped[int]
+    tries: Mapped[int]
+    waits: Mapped[int]
+    request: Mapped[str | None]
+
+
+class ResponseEventRow(Base):
+    """An event that streams of a response in the background give, from its beginning to its deletion."""
+
+    __tablename__ = "response_events"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["tenant_id", "response_id"],
+            ["background_jobs.tenant_id", "background_jobs.response_id"],
+            name="fk_response_events_job",
+            ondelete="CASCADE",
+        ),
+    )
+
+    tenant_id: Mapped[str] = mapped_column(primary_key=True)
+    response_id: Mapped[str] = mapped_column(primary_key=True)
+    sequence_number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    event: Mapped[dict[str, Any]]
 
 
 class KeyRow(Base):

@@ -2,8 +2,9 @@
 
 import re
 import struct
+from dataclasses import replace
 
-from app.conversation.records import Item
+from app.conversation.records import Item, Paging
 from app.prefix.wire import Boundary
 
 _ITEM_ID = re.compile("[^\x00\ud800-\udfff]{1,256}")
@@ -28,6 +29,16 @@ def item_key(item: Item) -> str | None:
     that is too long for an index."""
     item_id = item.get("id")
     return item_id if isinstance(item_id, str) and _ITEM_ID.fullmatch(item_id) else None
+
+
+def possible(any_id: str) -> bool:
+    """Postgres has no U+0000 and no lone surrogates; an id of a client may."""
+    return re.search("[\x00\ud800-\udfff]", any_id) is None
+
+
+def possible_after(paging: Paging) -> Paging:
+    """With an id that nothing has for one that nothing can have."""
+    return paging if possible(paging.after or "") else replace(paging, after="")
 
 
 def _digest(text_hash: str) -> bytes:

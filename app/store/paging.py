@@ -22,3 +22,14 @@ def page_of(rows: Sequence[Row], paging: Paging) -> tuple[tuple[Row, ...], bool]
             raise InvalidRequest("Nothing in this list has the id that 'after' gives.", param="after")
         rows = rows[1:]
     return tuple(rows[: paging.limit]), len(rows) > paging.limit
+
+
+def from_on(
+    oldest_first: Sequence[tuple[str | None, Row]], paging: Paging
+) -> Sequence[tuple[str | None, Row]]:
+    """Of entries in memory with their ids: from the one with the id `after` on, that one included."""
+    listed = oldest_first if paging.ascending else oldest_first[::-1]
+    if paging.after is None:
+        return listed
+    places = [place for place, (entry_id, _) in enumerate(listed) if entry_id == paging.after]
+    return listed[places[0] :] if places else ()

@@ -4,14 +4,14 @@ Each reading call is one statement, and so is saving a turn; deleting is a trans
 statements that no history makes larger.
 """
 
-import re
 import secrets
-from collections.abc import Collection
-from dataclasses import replace
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import delete, exc, insert, literal, select
+from sqlalchemy import ColumnElement, delete, exc, insert, literal, select
 from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.conversation.records import (
     Checkpoint,
@@ -28,6 +28,7 @@ from app.conversation.records import (
 )
 from app.errors import PreviousResponseNotFound
 from app.store import statements
+from app.store.conversations import append
 from app.store.database import Database
 from app.store.models import (
     INPUT,
@@ -35,16 +36,20 @@ from app.store.models import (
     PARENT_FK,
     SEED_FK,
     TABLES,
+    BackgroundJobRow,
     CheckpointRow,
+    ItemRow,
     KeyRow,
     ResponseRow,
 )
-from app.store.packing import item_key, pack_proof, unpack_proof
+from app.store.packing import item_key, pack_proof, possible, possible_after, unpack_proof
 from app.store.paging import page_of
 
 _PARENT = statements.live_parent()
 _SAVING = {
-    with_checkpoint: statements.saving(with_checkpoint=with_checkpoint) for with_checkpoint in (True, False)
+    (with_checkpoint, begun): statements.saving(with_checkpoint=with_checkpoint, begun=begun)
+    for with_checkpoint in (True, False)
+    for begun in (True, False)
 }
 _SAVING_SEED = insert(TABLES["seeds"])
 
@@ -54,7 +59,7 @@ class PostgresResponseStore:
         self._database = database
 
     async def parent(self, tenant: TenantId, response_id: ResponseId) -> Parent | None:
-        if not _possible(response_id):
+        if not possible(response_id):
             return None
         async with self._database.reading() as connection:
             found = await connection.execute(_PARENT, {"tenant_id": tenant, "response_id": response_id})
@@ -67,7 +72,7 @@ class PostgresResponseStore:
     async def get(
         self, tenant: TenantId, response_id: ResponseId
     ) -> tuple[StoredResponse, tuple[Item, ...]] | None:
-        if not _possible(response_id):
+        if not possible(response_id):
             return None
         async with self._database.reading() as connection:
             row = (await connection.execute(statements.live_response(tenant, response_id))).one_or_none()
@@ -75,7 +80,7 @@ class PostgresResponseStore:
 
     async def history(self, tenant: TenantId, response_id: ResponseId) -> list[Segment]:
         """Raises PreviousResponseNotFound where it is gone: no turns would pass for a new conversation."""
-        if not _possible(response_id):
+        if not possible(response_id):
             raise _gone(response_id)
         async with self._database.reading() as connection:
             rows = (await connection.execute(statements.history(tenant, response_id))).all()
@@ -84,21 +89,22 @@ class PostgresResponseStore:
         return [Segment(tuple(row.input_items or ()), tuple(row.output_items or ())) for row in rows]
 
     async def save(self, turn: Turn) -> None:
-        """Raises PreviousResponseNotFound where the parent was removed since it was read.
+        """Raises PreviousResponseNotFound where the parent was removed since it was read, ConversationBusy
+        where the lease of its conversation was lost.
 
         A parent that is a tombstone by now is as good as a live one.
         """
-        try:
-            await self._database.write(_SAVING[turn.checkpoint is not None], _values(turn))
-        except exc.IntegrityError as error:
-            if PARENT_FK not in str(error.orig):
-                raise
-            raise _gone(turn.response.previous_response_id) from error
+        if turn.appended is not None:
+            async with self._database.transaction() as connection:
+                await write_turn(connection, turn)
+            return
+        with _knowing_parent(turn):
+            await self._database.write(_SAVING[turn.checkpoint is not None, False], _values(turn))
 
     async def delete(self, tenant: TenantId, response_id: ResponseId) -> list[Checkpoint] | None:
-        if not _possible(response_id):
+        if not possible(response_id):
             return None
-        own = (CheckpointRow.tenant_id == tenant, CheckpointRow.response_id == response_id)
+        own = _of(CheckpointRow, tenant, response_id)
         async with self._database.transaction() as connection:
             # A lock and what depends on it are separate statements: under READ COMMITTED only the second
             # sees what others committed while the first was waiting.
@@ -106,6 +112,9 @@ class PostgresResponseStore:
             locked = await connection.execute(statements.lock_deletable(tenant, response_id))
             if not locked.all():
                 return None
+            # With its log; who makes the response notices.
+            jobs = _of(BackgroundJobRow, tenant, response_id)
+            await connection.execute(delete(BackgroundJobRow).where(*jobs))
             lost = await connection.execute(
                 delete(CheckpointRow).where(*own).returning(*statements.CHECKPOINT)
             )
@@ -126,29 +135,29 @@ class PostgresResponseStore:
                 raise
 
     async def seeds(self, tenant: TenantId, response_id: ResponseId) -> list[bytes]:
-        if not _possible(response_id):
+        if not possible(response_id):
             return []
         async with self._database.reading() as connection:
             return list((await connection.execute(statements.seeds(tenant, response_id))).scalars())
 
     async def items(self, tenant: TenantId, item_ids: Collection[str]) -> dict[str, Item]:
-        ids = [item_id for item_id in item_ids if _possible(item_id)]
+        ids = [item_id for item_id in item_ids if possible(item_id)]
         async with self._database.reading() as connection:
             rows = (await connection.execute(statements.items(tenant, ids))).all()
         return {row.id: row.item for row in rows if row.item is not None}
 
     async def input_items(self, tenant: TenantId, response_id: ResponseId, paging: Paging) -> ItemPage | None:
-        if not _possible(response_id):
+        if not possible(response_id):
             return None
         async with self._database.reading() as connection:
             found = await connection.execute(
-                statements.input_items(tenant, response_id, _possible_after(paging))
+                statements.input_items(tenant, response_id, possible_after(paging))
             )
             row = found.one_or_none()
         return None if row is None else ItemPage(*page_of(row.page or (), paging))
 
     async def responses(self, tenant: TenantId, paging: Paging) -> ResponsePage:
-        page = statements.responses(tenant, _possible_after(paging))
+        page = statements.responses(tenant, possible_after(paging))
         async with self._database.reading() as connection:
             rows = (await connection.execute(page)).all()
         listed = ((_response(row), tuple(row.output_items or ())) for row in rows)
@@ -165,14 +174,29 @@ class PostgresResponseStore:
             await connection.execute(select(literal(1)))
 
 
-def _possible(any_id: str) -> bool:
-    """Postgres has no U+0000 and no lone surrogates; an id of a client may."""
-    return re.search("[\x00\ud800-\udfff]", any_id) is None
+async def write_turn(connection: AsyncConnection, turn: Turn, *, begun: bool = False) -> None:
+    """As part of a transaction. begun: its response is there already. Raises as `save` does."""
+    if turn.appended is not None:
+        await append(connection, turn.response.tenant, turn.appended, turn.response.id)
+    if begun:
+        await connection.execute(delete(ItemRow).where(*_of(ItemRow, turn.response.tenant, turn.response.id)))
+    with _knowing_parent(turn):
+        await connection.execute(_SAVING[turn.checkpoint is not None, begun], _values(turn))
 
 
-def _possible_after(paging: Paging) -> Paging:
-    """With an id that nothing has for one that nothing can have."""
-    return paging if _possible(paging.after or "") else replace(paging, after="")
+@contextmanager
+def _knowing_parent(turn: Turn) -> Iterator[None]:
+    try:
+        yield
+    except exc.IntegrityError as error:
+        if PARENT_FK not in str(error.orig):
+            raise
+        raise _gone(turn.response.previous_response_id) from error
+
+
+def _of(rows: Any, tenant: TenantId, response_id: ResponseId) -> tuple[ColumnElement[bool], ...]:
+    """What belongs to a response."""
+    return rows.tenant_id == tenant, rows.response_id == response_id
 
 
 def _gone(response_id: ResponseId | None) -> PreviousResponseNotFound:

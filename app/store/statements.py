@@ -11,6 +11,7 @@ from sqlalchemy import (
     CTE,
     JSON,
     ColumnElement,
+    Insert,
     Select,
     Text,
     Update,
@@ -131,9 +132,10 @@ def responses(tenant: TenantId, paging: Paging) -> Select[Any]:
     return page.order_by(*_in_order(place, paging)).limit(rows_of(paging))
 
 
-def saving(*, with_checkpoint: bool) -> Select[Any]:
+def saving(*, with_checkpoint: bool, begun: bool) -> Select[Any]:
     """A turn, all of it or nothing: one statement, at whose end Postgres checks what refers to what.
 
+    begun: its response is there already, without items. It keeps its age.
     Parameters are named `table_column`; those of items are lists. Built once: it is the same for every turn.
     """
     response, item, checkpoint = (TABLES[name] for name in ("responses", "items", "checkpoints"))
@@ -143,7 +145,12 @@ def saving(*, with_checkpoint: bool) -> Select[Any]:
     lists = (bindparam(f"items_{c.name}", type_=ARRAY(c.type)) for c in columns)
     listed = func.unnest(*lists).table_valued(*(column(c.name, c.type) for c in columns)).render_derived()
     items = insert(item).from_select([*key, *columns], select(*key.values(), *listed.c))
-    turn = select(literal(1)).add_cte(insert(response).values(given).cte("response"), items.cte("new_items"))
+    saved: Insert | Update = insert(response).values(given)
+    if begun:
+        own = (response.c.tenant_id == key["tenant_id"], response.c.id == key["response_id"])
+        changes = ("root_id", "previous_response_id", "body")
+        saved = update(response).where(*own).values({name: given[name] for name in changes})
+    turn = select(literal(1)).add_cte(saved.cte("response"), items.cte("new_items"))
     if not with_checkpoint:
         return turn
     proof = {c.name: bindparam(f"checkpoints_{c.name}", type_=c.type) for c in CHECKPOINT}

@@ -6,7 +6,6 @@ import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI, OpenAI
 
-from app.local.vllm import LocalVllm
 from app.main import create_app
 from app.store.database import Database
 from tests.clients.node import install_packages
@@ -15,10 +14,10 @@ from tests.e2e.stack import SECRET, sdk, serving
 
 
 @pytest.fixture(scope="session")
-def recorded_service(vllm: LocalVllm, database: Database) -> Iterator[tuple[str, Recording]]:
+def recorded_service(vllm_url: str, database: Database) -> Iterator[tuple[str, Recording]]:
     """A service of its own for the clients, which keeps what it answers."""
     url = database.engine.url.render_as_string(hide_password=False)
-    app = create_app(database_url=url, worker_urls=[vllm.url], secret=SECRET, prefix_ttl_seconds=3600)
+    app = create_app(database_url=url, worker_urls=[vllm_url], secret=SECRET, prefix_ttl_seconds=3600)
     recording = Recording(app)
     with serving(recording) as service:
         yield service, recording

@@ -9,6 +9,7 @@ import pytest
 from agents import (
     Agent,
     ModelSettings,
+    OpenAIConversationsSession,
     OpenAIResponsesModel,
     RunConfig,
     RunContextWrapper,
@@ -101,6 +102,54 @@ async def test_a_session_remembers(
         assert isinstance(result.final_output, Forecast)
     assert len(await session.get_items()) == 8, "per question: itself, the call, its output, the answer"
     assert [len(body["input"]) for body in asked(recording)] == [1, 3, 5, 7]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_session_is_kept_in_a_conversation(
+    agent: Agent[Any], async_client: AsyncOpenAI, recording: Recording, streamed: bool
+) -> None:
+    session = OpenAIConversationsSession(openai_client=async_client)
+    for question in (QUESTION, "And in Rome?"):
+        options: Any = {"session": session, "context": Asked(), "run_config": CONFIG}
+        if streamed:
+            result: Any = Runner.run_streamed(agent, question, **options)
+            assert [event async for event in result.stream_events()]
+        else:
+            result = await Runner.run(agent, question, **options)
+        assert isinstance(result.final_output, Forecast)
+    kinds = ["message", "function_call", "function_call_output", "message"] * 2
+    assert [item.get("type", "message") for item in await session.get_items()] == kinds
+    turns = [exchange.asked() for exchange in recording.exchanges if exchange.path == "/v1/responses"]
+    assert [len(body["input"]) for body in turns] == [1, 3, 5, 7]
+    last = await session.pop_item()
+    assert last is not None and last["type"] == "message"  # type: ignore[typeddict-item]
+    assert len(await session.get_items()) == 7
+    await session.add_items([{"role": "user", "content": f"n {n}"} for n in range(30)])
+    assert len(await session.get_items(limit=25)) == 25
+    assert len(await session.get_items()) == 37
+    await session.clear_session()
+    assert await session.get_items() == []
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_conversation_has_only_what_is_new_sent(
+    agent: Agent[Any], async_client: AsyncOpenAI, recording: Recording, streamed: bool
+) -> None:
+    conversation = (await async_client.conversations.create()).id
+    for question in (QUESTION, "And in Rome?"):
+        options: Any = {"conversation_id": conversation, "context": Asked(), "run_config": CONFIG}
+        if streamed:
+            result: Any = Runner.run_streamed(agent, question, **options)
+            assert [event async for event in result.stream_events()]
+        else:
+            result = await Runner.run(agent, question, **options)
+        assert isinstance(result.final_output, Forecast)
+    turns = [exchange for exchange in recording.exchanges if exchange.path == "/v1/responses"]
+    assert [len(turn.asked()["input"]) for turn in turns] == [1, 1, 1, 1]
+    assert {turn.asked()["conversation"] for turn in turns} == {conversation}
+    items = [item async for item in async_client.conversations.items.list(conversation, order="asc")]
+    kinds = ["message", "function_call", "function_call_output", "message"] * 2
+    assert [item.type for item in items] == kinds
 
 
 @pytest.mark.parametrize("streamed", [False, True])

@@ -19,6 +19,7 @@ class Caching(Strict):
     reused_tokens: int | None = None
     tokenized_tokens: int | None = None
     sampled_reused: int | None = None
+    compaction: dict[str, Any] | None = None
 
 
 class _Deleted(Strict):

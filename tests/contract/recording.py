@@ -65,7 +65,7 @@ class Exchange:
             contract.check_error(body)
             return
         for method, path, checker in _ROUTES:
-            if self.method == method and re.fullmatch(path, self.path):
+            if re.fullmatch(method, self.method) and re.fullmatch(path, self.path):
                 return checker(body)
         raise AssertionError("no check is known for this route")
 
@@ -93,6 +93,12 @@ _ROUTES: list[tuple[str, str, Callable[[dict[str, Any]], None]]] = [
     ("GET", r"/v1/responses/resp_\w+", contract.check_response),
     ("DELETE", r"/v1/responses/resp_\w+", contract.check_deleted),
     ("GET", r"/v1/models", _check_models),
+    ("POST", r"/v1/conversations(/conv_\w+)?", contract.check_conversation),
+    ("GET", r"/v1/conversations/conv_\w+", contract.check_conversation),
+    ("DELETE", r"/v1/conversations/conv_\w+", contract.check_conversation_deleted),
+    ("(GET|POST)", r"/v1/conversations/conv_\w+/items", contract.check_conversation_items),
+    ("GET", r"/v1/conversations/conv_\w+/items/.+", contract.check_conversation_item),
+    ("DELETE", r"/v1/conversations/conv_\w+/items/.+", contract.check_conversation),
 ]
 
 

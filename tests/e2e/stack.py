@@ -17,6 +17,7 @@ from openai.types.responses import Response
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
+from app.local.listener import WEBSOCKETS
 from app.local.vllm import LocalVllm
 
 SECRET = "for-tests-only"
@@ -26,7 +27,8 @@ SECRET = "for-tests-only"
 def serving(app: Any) -> Iterator[str]:
     """Serve an ASGI app on a free port from a thread; yields its URL."""
     sock = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, **WEBSOCKETS)
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[sock])), daemon=True)
     thread.start()
     while not server.started:

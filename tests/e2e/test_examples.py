@@ -1,4 +1,4 @@
-"""The scripts in docs/examples run as a reader would run them, against a service on real vLLM and Postgres."""
+"""The scripts in docs/examples run as a reader runs them, against a service on real vLLM and Postgres."""
 
 import asyncio
 import os

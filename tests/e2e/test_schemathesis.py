@@ -25,7 +25,11 @@ CHECKS = [
     checks.response_schema_conformance,
 ]
 CREATE, COUNT = "POST /v1/responses", "POST /v1/responses/input_tokens"
+CONTEXT = "POST /v1/contexts"
 ONE_IN = {(CREATE, True): 8, (CREATE, False): 3, (COUNT, True): 8, (COUNT, False): 8}
+ONE_IN |= {(CONTEXT, True): 8, (CONTEXT, False): 8}
+ADDING = ("POST /v1/conversations", "POST /v1/conversations/{conversation_id}/items")
+ONE_IN |= {(label, good): 8 for label in ADDING for good in (True, False)}
 """Of schemathesis' good requests to create, some 550, and bad ones, some 1300, so many are sent: a good one
 makes the model work. Those to count tokens are parsed as those to create are."""
 
@@ -77,8 +81,9 @@ def _lead_to_the_model(body: Any) -> None:
         return
     if isinstance(body.get("model"), str):
         body["model"] = DEFAULT_MODEL
-    if isinstance(body.get("previous_response_id"), str):
-        del body["previous_response_id"]
+    for name in ("previous_response_id", "conversation"):
+        if isinstance(body.get(name), str | dict):
+            del body[name]
     most = body.get("max_output_tokens")
     if most is None or (isinstance(most, int) and most > 1):
         body["max_output_tokens"] = 1

@@ -19,6 +19,7 @@ ARROWS = {
     "conversation": {"conversation", "prefix", "errors", "openai.types", "pydantic", "cryptography"},
     "store": {"store", "conversation", "prefix", "errors", "sqlalchemy", "alembic", "asyncpg", "migrations"},
     "engine": {"engine", "conversation", "prefix", "errors", "httpx", "httpx_sse", "aiohttp", "msgspec"},
+    "jobs": {"jobs", "conversation", "errors", "procrastinate", "psycopg", "psycopg_pool"},
     # Another process: it shares nothing with the service but the wire.
     "vllm_plugin": {
         "vllm_plugin",
@@ -45,6 +46,7 @@ ARROWS = {
     },
     # Stands where the plugin stands, beside vLLM, and drives it.
     "certify": {"certify", "vllm_plugin", "prefix", "errors", "vllm", "tokenizers", "msgspec"},
+    "mcp": {"mcp", "conversation", "mcp_types", "httpx2", "jsonschema"},
     "ui": {"ui", "conversation", "errors", "fastapi", "starlette", "pydantic"},
     "local": {"local", "errors", "settings"},
     "main": EVERYTHING,
@@ -66,7 +68,7 @@ FILES = {
     "local/postgres.py": {"local", "errors", "asyncpg"},
     "local/convert.py": {"torch", "transformers", "tokenizers"},
     "local/vllm.py": {"local", "errors", "httpx"},
-    "local/listener.py": {"errors", "httpx", "uvicorn", "fastapi"},
+    "local/listener.py": {"errors", "api.body", "httpx", "uvicorn", "fastapi"},
     "local/serve.py": {"local", "errors", "settings", "store.migrate", "main", "httpx"},
     "local/doctor.py": {
         "local",

@@ -25,6 +25,12 @@ def test_keeping_token_ids_is_switched_off_and_on(
     assert settings.load().keep_token_ids is kept
 
 
+def test_who_comes_to_a_busy_conversation_waits_or_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings.load().conversation_busy == "wait"
+    monkeypatch.setenv("CONVERSATION_BUSY", "refuse")
+    assert settings.load().conversation_busy == "refuse"
+
+
 def test_the_policy_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFIX_POLICY", "canonical")
     assert settings.load().prefix_policy == "canonical"
@@ -37,6 +43,7 @@ def test_the_policy_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         ("KEEP_TOKEN_IDS", ""),
         ("PREFIX_POLICY", "guess"),
         ("PREFIX_POLICY", ""),
+        ("CONVERSATION_BUSY", "queue"),
     ],
 )
 def test_a_value_that_is_none_is_refused_by_name(

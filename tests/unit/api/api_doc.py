@@ -30,13 +30,17 @@ TEXT = table("text")
 STREAM_OPTIONS = table("stream_options")
 TOOLS = table("tools")
 TOOL_FIELDS = table("tools", "Of function and custom tools:")
+MCP_FIELDS = table("tools", "Of MCP servers:")
 TOOL_CHOICE = table("tool_choice")
 ITEMS = table("Input items")
 PARTS = table("Input items", "Of messages and tool outputs:")
 OURS = table("Fields that are not OpenAI's")
 EVENTS = table("Events")
 ROUTES = rows_of("Routes")
+CONVERSATIONS = rows_of("Conversations")
 ERRORS = table("Errors")
+MESSAGES = table("WebSocket")
+MESSAGE_FIELDS = table("WebSocket", "What is a message's and not a body's:")
 
 
 def refused(here: str) -> str | None:

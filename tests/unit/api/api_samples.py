@@ -8,6 +8,7 @@ from tests.unit.api.api_doc import (
     CREATE,
     INCLUDE,
     ITEMS,
+    MCP_FIELDS,
     OURS,
     PARTS,
     REASONING,
@@ -20,11 +21,12 @@ from tests.unit.api.api_doc import (
 
 TOOL = {"type": "function", "name": "f", "parameters": {"type": "object"}}
 CUSTOM = {"type": "custom", "name": "g"}
+MCP = {"type": "mcp", "server_label": "box", "server_url": "https://tools.example/mcp"}
 IMAGE = {"type": "input_image", "image_url": "data:image/png;base64,AA=="}
 
 
 def with_tools(choice: Any) -> dict[str, Any]:
-    return {"tools": [TOOL, CUSTOM], "tool_choice": choice}
+    return {"tools": [TOOL, CUSTOM, MCP], "tool_choice": choice}
 
 
 def in_tool(name: str, value: Any) -> dict[str, Any]:
@@ -44,6 +46,9 @@ Sample = Callable[[str], dict[str, Any]]
 
 VALUES: dict[str, Any] = {
     "background": True,
+    "background_options": {"completion_window": "soonest"},
+    "context_management": [{"type": "compaction", "compact_threshold": 1000}],
+    "conversation": {"id": "conv_1"},
     "include": ["message.output_text.logprobs"],
     "input": "hi",
     "max_output_tokens": 5,
@@ -116,7 +121,32 @@ TOOL_VALUES: dict[str, Any] = {
     "type": "function",
 }
 
+MCP_VALUES: dict[str, Any] = {
+    "allowed_callers": ["direct"],
+    "allowed_tools": {"tool_names": ["f"], "read_only": True},
+    "authorization": "t",
+    "connector_id": "connector_gmail",
+    "defer_loading": True,
+    "headers": {"X-Key": "k"},
+    "require_approval": {"never": {"tool_names": ["f"]}},
+    "server_description": "d",
+    "server_label": "b",
+    "server_url": "http://localhost:9/mcp?x=y",
+    "tunnel_id": "t",
+    "type": "mcp",
+}
+
+MCP_CALL = {"id": "mcp_1", "server_label": "box", "name": "f", "arguments": "{}"}
+
 ITEM_VALUES: dict[str, Any] = {
+    "mcp_list_tools": {"id": "mcpl_1", "server_label": "b", "tools": [{"name": "f", "input_schema": {}}]},
+    "mcp_call": {
+        **MCP_CALL,
+        "status": "failed",
+        "error": {"type": "mcp_protocol_error", "code": -1, "message": "no"},
+    },
+    "mcp_approval_request": MCP_CALL,
+    "mcp_approval_response": {"approval_request_id": "mcpr_1", "approve": True},
     "message": {"role": "developer", "content": "x"},
     "reasoning": {"summary": [], "encrypted_content": "mr1_"},
     "function_call": {"call_id": "c", "name": "f", "arguments": "{}"},
@@ -124,6 +154,7 @@ ITEM_VALUES: dict[str, Any] = {
     "custom_tool_call": {"call_id": "c", "name": "g", "input": "x", "status": "incomplete"},
     "custom_tool_call_output": {"call_id": "c", "output": "x"},
     "item_reference": {"id": "msg_1"},
+    "compaction": {"encrypted_content": "mc1_"},
 }
 
 PART_VALUES: dict[str, dict[str, Any]] = {
@@ -139,6 +170,8 @@ def choice(kind: str) -> dict[str, Any]:
     named = {"function": TOOL, "custom": CUSTOM}
     if kind in named:
         return with_tools({"type": kind, "name": named[kind]["name"]})
+    if kind == "mcp":
+        return with_tools({"type": kind, "server_label": "box", "name": "f"})
     if kind == "allowed_tools":
         return with_tools({"type": kind, "mode": "auto", "tools": [{"type": "custom", "name": "g"}]})
     return with_tools(kind if kind in ("none", "auto", "required") else {"type": kind})
@@ -151,7 +184,8 @@ DOES: list[tuple[dict[str, str], Sample, str]] = [
     (REASONING, lambda name: {"reasoning": {name: INNER[name]}}, "reasoning.{}"),
     (TEXT, lambda name: {"text": {name: INNER[name]}}, "text.{}"),
     (STREAM_OPTIONS, lambda name: {"stream": True, "stream_options": {name: True}}, "stream_options.{}"),
-    (TOOLS, lambda kind: {"tools": [{"type": kind, "name": "f"}]}, "tools[0]"),
+    (TOOLS, lambda kind: {"tools": [MCP if kind == "mcp" else {"type": kind, "name": "f"}]}, "tools[0]"),
+    (MCP_FIELDS, lambda name: {"tools": [{**MCP, name: MCP_VALUES[name]}]}, "tools[0].{}"),
     (TOOL_FIELDS, lambda name: in_tool(name, TOOL_VALUES[name]), "tools[0].{}"),
     (TOOL_CHOICE, choice, "tool_choice"),
     (ITEMS, lambda kind: item(type=kind, **ITEM_VALUES.get(kind, {})), "input[0]"),

@@ -8,8 +8,9 @@ from typing import Any, get_args, get_type_hints
 import httpx
 import pytest
 from fastapi import FastAPI
+from openai.resources.conversations import Conversations, Items
 from openai.resources.responses import InputItems, InputTokens, Responses
-from openai.types.responses import ResponseIncludable, ResponseStreamEvent
+from openai.types.responses import ResponseIncludable, ResponsesClientEvent, ResponseStreamEvent
 from openai.types.responses import response_create_params as create_params
 from openai.types.responses.custom_tool_param import CustomToolParam
 from openai.types.responses.function_tool_param import FunctionToolParam
@@ -18,9 +19,11 @@ from openai.types.responses.response_input_content_param import ResponseInputCon
 from openai.types.responses.response_input_item_param import ResponseInputItemParam
 from openai.types.responses.response_output_message_param import Content as OutputContent
 from openai.types.responses.response_text_config_param import ResponseTextConfigParam
-from openai.types.responses.tool_param import ToolParam
+from openai.types.responses.responses_client_event import ResponseCreate
+from openai.types.responses.tool_param import Mcp, ToolParam
 from openai.types.shared_params.reasoning import Reasoning
 from pydantic import BaseModel
+from starlette.routing import WebSocketRoute
 
 from app.api.requests import CreateResponse, parse_create
 from app.api.sampling import VllmFields
@@ -29,12 +32,16 @@ from app.errors import InvalidRequest, MarginaliaError, SetupError
 from app.main import create_app
 from tests.unit.api.api_doc import (
     CACHE_OPTIONS,
+    CONVERSATIONS,
     CREATE,
     DOC,
     ERRORS,
     EVENTS,
     INCLUDE,
     ITEMS,
+    MCP_FIELDS,
+    MESSAGE_FIELDS,
+    MESSAGES,
     NEVER,
     OURS,
     PARTS,
@@ -102,16 +109,24 @@ SDK: list[tuple[str, dict[str, str], set[str]]] = [
     ("stream_options", STREAM_OPTIONS, fields(create_params.StreamOptions)),
     ("tools", TOOLS, kinds(ToolParam)),
     ("tool fields", TOOL_FIELDS, fields(FunctionToolParam, CustomToolParam)),
+    ("mcp fields", MCP_FIELDS, fields(Mcp)),
     ("tool_choice", TOOL_CHOICE, kinds(create_params.ToolChoice)),
     ("items", ITEMS, kinds(ResponseInputItemParam)),
     ("parts", PARTS, kinds(ResponseInputContentParam) | kinds(OutputContent)),
     ("events", EVENTS, kinds(get_args(ResponseStreamEvent)[0])),
+    ("messages", MESSAGES, kinds(get_args(ResponsesClientEvent)[0])),
+    ("fields of messages", MESSAGE_FIELDS, set(ResponseCreate.model_fields) - {"type"} - CREATE.keys()),
     (
         "routes",
         ROUTES,
         methods(Responses)
         | {f"input_items.{name}" for name in methods(InputItems)}
         | {f"input_tokens.{name}" for name in methods(InputTokens)},
+    ),
+    (
+        "conversations",
+        CONVERSATIONS,
+        methods(Conversations) | {f"items.{name}" for name in methods(Items)},
     ),
 ]
 
@@ -180,13 +195,13 @@ def test_the_events_are_those_that_the_document_describes() -> None:
     assert supported == kinds(StreamEvent.model_fields["root"].annotation)
 
 
-@pytest.mark.parametrize("name", ROUTES)
-async def test_the_routes_are_those_that_are_there(name: str, app: FastAPI) -> None:
+@pytest.mark.parametrize(("place", "here"), [*ROUTES.values(), *CONVERSATIONS.values()])
+async def test_the_routes_are_those_that_are_there(place: str, here: str, app: FastAPI) -> None:
     """Those that are refused: by no such route, or by one that has no answer but errors."""
-    place, here = ROUTES[name]
     kind, path = place.replace("`", "").split()
     if kind == "WebSocket":
-        assert here == f"refused: {await websocket_status(app, path)}"
+        taken = [route.path for route in app.routes if isinstance(route, WebSocketRoute)]
+        assert (here == SUPPORTED) == (path in taken)
         return
     operation = app.openapi()["paths"].get(path, {}).get(kind.lower())
     if here == SUPPORTED:
@@ -198,18 +213,3 @@ async def test_the_routes_are_those_that_are_there(name: str, app: FastAPI) -> N
         async with httpx.AsyncClient(transport=transport, base_url="http://s") as http:
             answer = await http.request(kind, path)
         assert here == f"refused: {answer.status_code}"
-
-
-async def websocket_status(app: FastAPI, path: str) -> int:
-    """What a server makes of the app's answer to a handshake: of a close before it was accepted, 403."""
-    scope = {"type": "websocket", "path": path, "headers": [], "query_string": b"", "subprotocols": []}
-    sent: list[Any] = []
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "websocket.connect"}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    await app(scope, receive, send)
-    return 403 if sent[0]["type"] == "websocket.close" else 101

@@ -73,15 +73,23 @@ def test_it_names_every_parameter_with_its_limits(document: Json) -> None:
     }
     assert parameters[items, "get"].keys() == {"response_id", "include", "after", "limit", "order"}
     assert parameters[one, "delete"]["response_id"]["required"]
+    for path in ("/v1/responses", "/v1/responses/input_tokens"):
+        session = parameters[path, "post"]
+        assert {name: p["in"] for name, p in session.items()} == {
+            "x-session-id": "header",
+            "x-session-ttl": "header",
+        }
+    assert parameters["/v1/contexts", "get"].keys() == {"after", "limit", "order", "name"}
     limit = parameters[items, "get"]["limit"]["schema"]
     assert (limit["minimum"], limit["maximum"], limit["default"]) == (1, 100, 20)
     assert parameters[items, "get"]["order"]["schema"]["enum"] == ["asc", "desc"]
     assert parameters[items, "get"]["after"]["schema"]["type"] == "string"
 
 
-def test_a_route_that_always_refuses_promises_nothing(document: Json) -> None:
-    cancel = document["paths"]["/v1/responses/{response_id}/cancel"]["post"]
-    assert cancel["responses"].keys() == {"400", "404", "503"}
+def test_a_response_can_be_streamed_when_it_is_made_and_afterwards(document: Json) -> None:
+    for path, method in (("/v1/responses", "post"), ("/v1/responses/{response_id}", "get")):
+        answers = document["paths"][path][method]["responses"]["200"]["content"]
+        assert answers.keys() == {"application/json", "text/event-stream"}
 
 
 REQUEST = {
@@ -124,7 +132,7 @@ def test_events_are_as_described(document: Json, more: Json, finish_reason: str)
     for event in events:
         valid.validate(event)
     last = events[-1]
-    assert not valid.is_valid({**last, "type": "response.queued"})
+    assert not valid.is_valid({**last, "type": "response.cancelled"})
     assert not valid.is_valid({**last, "unheard_of": 1})
     assert not valid.is_valid({**last, "response": {**last["response"], "usage": 3}})
     assert not valid.is_valid({**last, "response": {**last["response"], "output": [{"type": "message"}]}})
@@ -141,7 +149,8 @@ def test_a_failure_and_an_error_are_as_described(document: Json) -> None:
 def test_what_is_accepted_is_as_described(document: Json, body: Json) -> None:
     valid = validator(document, "CreateResponse")
     valid.validate(body)
-    assert not valid.is_valid({**body, "conversation": "conv_1"})
+    assert not valid.is_valid({**body, "conversation": 1})
+    valid.validate({"conversation": {"id": "conv_1"}})
     assert not valid.is_valid({**body, "input": 3})
     assert not valid.is_valid({**body, "metadata": {"a": "b" * 513}})
 

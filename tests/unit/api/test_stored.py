@@ -13,14 +13,13 @@ from openai.types.responses import ResponseIncludable
 
 from app.api import stored
 from app.api.errors import add_error_handlers
-from app.api.routes import Services
 from app.conversation.records import DEFAULT_TENANT, Item, ResponseId, StoredResponse, TenantId, Turn
-from app.conversation.responses import Responses
 from app.conversation.sealing import Sealing
-from app.conversation.turns import Turns
 from app.engine.pool import WorkerPool
 from app.store.memory import MemoryResponseStore
 from tests import contract
+from tests.unit.api.services import services
+from tests.unit.conversation.test_turns import Chat
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 STRANGER = TenantId("stranger")
@@ -157,12 +156,10 @@ class Service:
 @pytest.fixture
 async def service() -> AsyncIterator[Service]:
     store, pool = MemoryResponseStore(), WorkerPool([], None)
-    sealing = Sealing(store)
     app = FastAPI()
     app.include_router(stored.router)
     add_error_handlers(app)
-    turns = Turns(store, pool, str, "sampled", None, sealing)
-    app.state.services = Services(store, pool, turns, Responses(store, pool, sealing), 60)
+    app.state.services = services(Chat(store), pool)
     async with pool, httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://s") as http:
         yield Service(http, store)
 

@@ -11,18 +11,19 @@ from fastapi import FastAPI
 from starlette.requests import ClientDisconnect
 
 from app.api import streaming as api_streaming
-from app.api.routes import Services, router
+from app.api.routes import router
 from app.api.streaming import EventStream
 from app.conversation.asking import Asked, Asking
+from app.conversation.compacting import Compactor
 from app.conversation.engine import Delta, Generation
 from app.conversation.plan import Plan
 from app.conversation.records import DEFAULT_TENANT, ResponseId, TenantId
-from app.conversation.responses import Responses
 from app.conversation.running import RunningTurn
 from app.conversation.sealing import Sealing
 from app.conversation.seeds import Seeds
 from app.errors import EngineError
 from app.store.memory import MemoryResponseStore
+from tests.unit.api.services import services
 from tests.unit.conversation.test_turns import Chat, ScriptedAnswer, request
 
 
@@ -90,9 +91,7 @@ def service(store: Store, seeds: Seeds) -> FastAPI:
     chat = Chat(store, seeds)
     app = FastAPI()
     app.include_router(router)
-    app.state.services = Services(
-        store, chat.worker, chat.turns, Responses(store, chat.worker, Sealing(store)), 60
-    )
+    app.state.services = services(chat)
     return app
 
 
@@ -151,12 +150,14 @@ def talking(**settings: Any) -> tuple[Talking, EventStream, MemoryResponseStore]
         setattr(answer, name, value)
     asked = Asked(request(), DEFAULT_TENANT, request().input)
     generation = Generation("m", asked.request.options, "ns", "sampled", False)
-    asking = Asking(chat.store, None, chat.worker, asked, generation, Plan(None, "x", keep=True))
+    sealing = Sealing(chat.store)
+    asking = Asking(chat.store, None, chat.worker, asked, generation, Plan(None, "x", keep=True), sealing)
     turn = RunningTurn(
         asked,
         asking,
         answer,
         None,
+        Compactor(asking, asked, sealing),
         seeds=None,
         sealer=None,
         save=chat.store.save,
@@ -242,8 +243,7 @@ async def test_without_a_stream_a_failed_turn_is_an_error() -> None:
     chat.worker.breaks_off = True
     app = FastAPI()
     app.include_router(router)
-    responses = Responses(chat.store, chat.worker, Sealing(chat.store))
-    app.state.services = Services(chat.store, chat.worker, chat.turns, responses, 60)
+    app.state.services = services(chat)
     with pytest.raises(EngineError, match="broke off"):
         await Client(app, []).post(input="q")
     assert chat.worker.running == 0

@@ -20,6 +20,7 @@ from app.conversation.engine import (
     Usage,
     Whole,
 )
+from app.conversation.leases import Leases
 from app.conversation.options import Options
 from app.conversation.output import Event
 from app.conversation.plan import Caching, TurnRequest
@@ -140,10 +141,20 @@ def request(previous: str | None = None, **changes: Any) -> TurnRequest:
 
 
 class Chat:
-    def __init__(self, store: MemoryResponseStore | None = None, seeds: Seeds | None = None) -> None:
+    def __init__(
+        self,
+        store: MemoryResponseStore | None = None,
+        seeds: Seeds | None = None,
+        *,
+        wait: bool = True,
+        lease_s: float = 30.0,
+    ) -> None:
         self.store = store or MemoryResponseStore()
         self.worker = ScriptedWorker()
         sealing = Sealing(self.store)
+        kept = self.store.conversations
+        self.leases = Leases(kept, wait=wait, patience_s=5.0, lease_s=lease_s)
+        self.conversations = Conversations(kept, self.store, sealing, self.leases)
         self.turns = Turns(
             self.store,
             self.worker,
@@ -151,7 +162,7 @@ class Chat:
             "sampled",
             seeds,
             sealing,
-            conversations=Conversations(),
+            conversations=self.conversations,
             tool_servers=None,
         )
 
