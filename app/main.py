@@ -8,8 +8,8 @@ from typing import Literal
 
 from fastapi import FastAPI
 
-from app.api import conversations as conversations_api
 from app.api import contexts as contexts_api
+from app.api import conversations as conversations_api
 from app.api import stored, websocket
 from app.api.errors import add_error_handlers
 from app.api.openapi import document

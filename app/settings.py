@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     prefix_policy: Literal["sampled", "canonical"] = "sampled"
     """Ids of the model's own words: those that it sampled, or those of their text."""
     conversation_busy: Literal["wait", "refuse"] = "wait"
-    """A turn whose conversation has another one running: it waits, a minute at most, or is refused at once."""
+    """A turn whose conversation has another one running waits, a minute at most, or is refused at once."""
 
     background_concurrency: int = Field(4, ge=0)
     """Responses in the background that this process makes at once; with 0 it leaves them to others."""
@@ -52,8 +52,8 @@ class Settings(BaseSettings):
     mcp_timeout_seconds: float = Field(60.0, gt=0)
     """How long a call of an MCP server's tool may take; connecting and listing, ten seconds each."""
     mcp_allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
-    """Hosts, or hosts with a port, that MCP servers may be on, separated by commas; empty for any. Where clients
-    are not trusted, name them: a tool server is reached from where this service runs."""
+    """Hosts, or hosts with a port, that MCP servers may be on, separated by commas; empty for any. Where
+    clients are not trusted, name them: a tool server is reached from where this service runs."""
 
     @field_validator("worker_urls", "mcp_allowed_hosts", mode="before")
     @classmethod

@@ -43,7 +43,7 @@ class ToolExecutionError(Strict):
     """Of a tool that says itself that it failed."""
 
     type: Literal["mcp_tool_execution_error"]
-    content: Any
+    content: str | list[Any] | ClientJson | None = None
 
 
 class McpCall(Strict):

@@ -106,8 +106,8 @@ def described(
     """A route's `openapi_extra`.
 
     answer: what 200 carries; None for a route that always refuses. refused: statuses of its errors.
-    turn: the answer is a turn's, which can be streamed. streamed: it can be. session: it takes a session's headers.
-    unavailable: what 503 carries.
+    turn: the answer is a turn's, which can be streamed. streamed: it can be. session: it takes a session's
+    headers. unavailable: what 503 carries.
     """
     responses: Json = {}
     if answer is not None:

@@ -62,9 +62,7 @@ def _one_message(value: Any) -> Any:
 
 
 _Items = list[InputItem]
-Given = Annotated[
-    _Items | None, BeforeValidator(_one_message, json_schema_input_type=str | _Items | None)
-]
+Given = Annotated[_Items | None, BeforeValidator(_one_message, json_schema_input_type=str | _Items | None)]
 
 
 class ConversationReference(Strict):

@@ -1,5 +1,5 @@
-"""What a client carries and does not read, reasoning and compactions: encrypted so that it cannot be read, and
-authenticated so that it cannot be forged, be another tenant's, or be passed off as the other."""
+"""What a client carries and does not read, reasoning and compactions: encrypted so that it cannot be read,
+and authenticated so that it cannot be forged, be another tenant's, or be passed off as the other."""
 
 import base64
 import secrets
@@ -67,7 +67,7 @@ class Sealer:
 
 
 class Sealing:
-    """The database's sealers, each made when it is first asked for: a service starts before its database does."""
+    """The database's sealers, each made when it is first asked for: a service starts before its database."""
 
     def __init__(self, store: ResponseStore) -> None:
         self._store = store

@@ -89,7 +89,9 @@ def said(call: Item) -> str:
         return call.get("output") or ""
     if error["type"] != "mcp_tool_execution_error":
         return f"The call failed: {error['message']}"
-    parts = error["content"] if isinstance(error["content"], list) else [error["content"]]
+    # A client may send it back without.
+    content = error.get("content") or ()
+    parts = [content] if isinstance(content, str | dict) else content
     texts = [part["text"] if isinstance(part, dict) and "text" in part else str(part) for part in parts]
     return "\n".join(["The call failed:", *texts])
 

@@ -1,8 +1,8 @@
 """Seeds: a turn's own part of a prompt as bytes, for another process to be given when this one is gone.
 
 Opaque to whoever keeps them, except that several can be joined: their concatenation is a seed of all their
-prompts, which is how the rounds of one turn are kept together. A seed claims nothing that is believed: ids are
-hashed, and which of them still hold is decided by the rendered text, as for a resident prompt.
+prompts, which is how the rounds of one turn are kept together. A seed claims nothing that is believed: ids
+are hashed, and which of them still hold is decided by the rendered text, as for a resident prompt.
 """
 
 import logging

@@ -488,7 +488,7 @@ async def test_roles_alternate_in_every_prompt(chat: Long, items: tuple[Item, ..
     (item,) = (await chat.turns.compact(request(input=items, compact=True), DEFAULT_TENANT))["output"]
     new = () if items[2:] else (user("next"),)
     await chat.response(request(input=(item, *new)))
-    await chat.response(request(input=(*items, answer(), user()), compact_at=1))
+    await chat.response(request(input=(user(), answer(), *items), compact_at=1))
     prompts = [prompt for prompt in chat.worker.prompts if isinstance(prompt, Whole)]
     for prompt in prompts:
         roles = [message["role"] for message in messages.whole(None, prompt.history, prompt.new_input)]
