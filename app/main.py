@@ -1,5 +1,6 @@
 """The only place that builds the parts of the service and joins them."""
 
+import logging
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -55,6 +56,8 @@ def create_app(
     secret: shared with the plugin in those servers; without one, every turn is rendered in full.
     keep_token_ids, prefix_policy, conversation_busy, background_*, mcp_*: see Settings.
     """
+    # It logs what it cannot read of a tool server's answers, which is part of a conversation.
+    logging.getLogger("mcp").setLevel(logging.CRITICAL)
     database = Database(database_url)
     store = PostgresResponseStore(database)
     pool = WorkerPool(worker_urls, secret)

@@ -53,7 +53,7 @@ async def _on_server(url: str, statement: str) -> None:
     await server.close()
 
 
-async def _new_database(url: str) -> AsyncIterator[Database]:
+async def new_database(url: str) -> AsyncIterator[Database]:
     name = f"test_{secrets.token_hex(6)}"
     await _on_server(url, f"CREATE DATABASE {name}")
     database = Database(normalise_url(url).set(database=name).render_as_string(hide_password=False))
@@ -65,13 +65,13 @@ async def _new_database(url: str) -> AsyncIterator[Database]:
 @pytest_asyncio.fixture
 async def empty_database(postgres_url: str) -> AsyncIterator[Database]:
     """A database of the test's own, without a schema."""
-    async for database in _new_database(postgres_url):
+    async for database in new_database(postgres_url):
         yield database
 
 
 @pytest_asyncio.fixture(scope="session")
 async def database(postgres_url: str) -> AsyncIterator[Database]:
     """One migrated database for the session; tests keep apart by tenant."""
-    async for database in _new_database(postgres_url):
+    async for database in new_database(postgres_url):
         await migrate.upgrade(database)
         yield database

@@ -1,41 +1,59 @@
 """Calls of MCP tools that wait for the client's word: which answer is whose, and what was approved."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from app.conversation.records import Item
 from app.errors import InvalidRequest
 
 REQUEST, RESPONSE, CALL = "mcp_approval_request", "mcp_approval_response", "mcp_call"
+_MODELS = ("reasoning", CALL, REQUEST, "function_call", "custom_tool_call")
 
 
 def check_approvals(
     before: Iterable[Item], items: Sequence[Item], pending: Sequence[Item] = (), *, first: int = 0
 ) -> None:
     """Every answer needs its request: in the turn before, or earlier among the new items. A request that gets
-    none needs none: it is as if it had not been made.
+    none needs none: it is as if it had not been made. So is an answer among `pending` whose request is not
+    there: that may have been deleted since.
 
     before, pending, first: as check_calls has them. Raises InvalidRequest.
     """
-    waiting = {item["id"] for item in (*before, *pending) if item["type"] == REQUEST}
-    waiting -= {item["approval_request_id"] for item in pending if item["type"] == RESPONSE}
-    for position, item in enumerate(items):
+    made = {item["id"] for item in (*before, *pending) if item["type"] == REQUEST}
+    waiting = {item["id"] for item in before if item["type"] == REQUEST}
+    places = [f"input[{first + position}].approval_request_id" for position in range(len(items))]
+    for item, place in zip((*pending, *items), ("conversation",) * len(pending) + (*places,), strict=True):
         if item["type"] == REQUEST:
             waiting.add(item["id"])
         elif item["type"] == RESPONSE:
-            if item["approval_request_id"] not in waiting:
+            request = item["approval_request_id"]
+            if request not in waiting and (place != "conversation" or request in made):
                 raise InvalidRequest(
-                    f"No approval request with id '{item['approval_request_id']}' waits for an answer.",
-                    param=f"input[{first + position}].approval_request_id",
+                    f"No approval request with id '{request}' waits for an answer.", param=place
                 )
-            waiting.discard(item["approval_request_id"])
+            waiting.discard(request)
 
 
 def approved(before: Iterable[Item], items: Sequence[Item]) -> tuple[Item, ...]:
-    """The requests that `items` approve and that were not run yet, in the order of their answers."""
+    """The requests that `items` approve and that were not run yet, in the order of their answers.
+
+    What the model went on after was run then, whether or not the call is still there: no deletion runs it a
+    second time.
+    """
     requests = {item["id"]: item for item in (*before, *items) if item["type"] == REQUEST}
     run = runs(items)
-    yes = [item["approval_request_id"] for item in items if item["type"] == RESPONSE and item["approve"]]
+    went_on = max((place for place, item in enumerate(items) if _is_models(item)), default=-1)
+    new = [item for item in items[went_on + 1 :] if item["type"] == RESPONSE]
+    yes = dict.fromkeys(item["approval_request_id"] for item in new if item["approve"])
     return tuple(requests[wanted] for wanted in yes if wanted in requests and wanted not in run)
+
+
+def check_servers(calls: Iterable[Item], labels: Collection[str]) -> None:
+    """calls: what was approved; labels: of the servers that it can be run on. Raises InvalidRequest."""
+    for call in calls:
+        if (label := call["server_label"]) not in labels:
+            raise InvalidRequest(
+                f"A call on the MCP server '{label}' was approved, which is not in tools.", param="tools"
+            )
 
 
 def runs(items: Iterable[Item]) -> dict[str, Item]:
@@ -47,6 +65,15 @@ def runs(items: Iterable[Item]) -> dict[str, Item]:
     }
 
 
+def denied(items: Iterable[Item]) -> frozenset[str]:
+    """Ids of the requests that `items` deny."""
+    return responses(item for item in items if item["type"] == RESPONSE and not item["approve"])
+
+
 def responses(items: Iterable[Item]) -> frozenset[str]:
     """Ids of the requests that `items` answer."""
     return frozenset(item["approval_request_id"] for item in items if item["type"] == RESPONSE)
+
+
+def _is_models(item: Item) -> bool:
+    return item["type"] in _MODELS or item.get("role") == "assistant"

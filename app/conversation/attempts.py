@@ -88,7 +88,7 @@ class Attempts:
         return None if error is None else await self._after(claim, attempt, error)
 
     async def _request(self, claim: Claim) -> TurnRequest:
-        return unpack((await self._sealing.sealer()).open(claim.tenant, claim.request))
+        return unpack((await self._sealing.requests()).open(claim.tenant, claim.request))
 
     async def _after(self, claim: Claim, attempt: "_Attempt", error: MarginaliaError) -> float | None:
         if isinstance(error, _PASSING) and claim.waits < MOST_WAITS:
@@ -142,7 +142,7 @@ class _Attempt:
     async def fail(self, error: MarginaliaError) -> None:
         """End the response. Raises Superseded."""
         failed = {**self._claim.body, **body.failure(error)}
-        last = self._replay.number({"type": "response.failed", "response": {**failed, "output": []}})
+        last = self._replay.last({"type": "response.failed", "response": {**failed, "output": []}})
         await self._store.fail(self._claim, failed, [*self._unwritten, last])
 
     async def _turn(self, request: TurnRequest) -> MarginaliaError | None:
@@ -166,7 +166,7 @@ class _Attempt:
         self._replay.end()
         response = turn.response.body
         whole = {**response, "output": list(turn.output_items)}
-        last = self._replay.number({"type": f"response.{response['status']}", "response": whole})
+        last = self._replay.last({"type": f"response.{response['status']}", "response": whole})
 
         async def save() -> None:
             async with self._writing:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from app.conversation.background_store import BackgroundStore, LogPage
 from app.conversation.output import Event, new_id
 from app.conversation.plan import TurnRequest
-from app.conversation.records import ResponseId, StoredResponse, TenantId, Turn
+from app.conversation.records import ConversationId, ResponseId, StoredResponse, TenantId, Turn
 from app.conversation.request_json import pack
 from app.conversation.response import new_body
 from app.conversation.responses import Responses
@@ -32,8 +32,10 @@ logger = logging.getLogger("marginalia")
 class Jobs(Protocol):
     """Port to the queue of what is to be made. Who puts something there need not be who makes it."""
 
-    async def put(self, tenant: TenantId, response_id: ResponseId) -> None:
-        """Raises StoreUnavailable."""
+    async def put(
+        self, tenant: TenantId, response_id: ResponseId, conversation: ConversationId | None
+    ) -> None:
+        """Those of one conversation are made one after another, as they were put. Raises StoreUnavailable."""
 
 
 class Background:
@@ -69,10 +71,10 @@ class Background:
             {"type": kind, "sequence_number": number, "response": whole}
             for number, kind in enumerate(("response.created", "response.queued"))
         ]
-        sealed = (await self._sealing.sealer()).seal(tenant, pack(request))
+        sealed = (await self._sealing.requests()).seal(tenant, pack(request))
         await self._store.create(Turn(stored, asked.given, (), None), sealed, events)
         try:
-            await self._jobs.put(tenant, response_id)
+            await self._jobs.put(tenant, response_id, request.conversation)
         except StoreUnavailable as exc:
             # It is kept: whoever looks after what was left puts it there.
             logger.warning("A response in the background has to wait: %s", exc.message)

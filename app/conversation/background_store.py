@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from app.conversation.output import Event
-from app.conversation.records import ResponseId, TenantId, Turn
+from app.conversation.records import ConversationId, ResponseId, TenantId, Turn
 
 
 class Superseded(Exception):
@@ -75,8 +75,10 @@ class BackgroundStore(Protocol):
     async def log(self, tenant: TenantId, response_id: ResponseId, after: int) -> LogPage | None:
         """Events with greater numbers than `after`, not always all. None where there is no log."""
 
-    async def unended(self, older_than_s: float) -> list[tuple[TenantId, ResponseId]]:
-        """All responses that have not ended and were created as many seconds ago."""
+    async def unended(
+        self, older_than_s: float, most: int
+    ) -> list[tuple[TenantId, ResponseId, ConversationId | None]]:
+        """Responses that have not ended and were created as many seconds ago: the oldest, in order."""
 
     def sweeping(self) -> AbstractAsyncContextManager[bool]:
         """Inside, whether it is this process' turn to look after what was left: one at a time is."""

@@ -61,7 +61,7 @@ class Compactor:
         items = await self._items(written)
         if not items:
             raise InvalidRequest("There is nothing to compact.", param="input")
-        new = (*asked.input, *written)
+        new = _said((*asked.input, *written))
         # Where nothing was answered yet, all of it is summarised, and nothing goes on.
         start, waiting = goes_on(items) or len(items), unanswered(new)
         if unanswered(items) == len(items):
@@ -85,7 +85,7 @@ class Compactor:
     async def _items(self, written: tuple[Item, ...]) -> tuple[Item, ...]:
         """What the conversation is made of since its last summary."""
         open_ = await opener(self._sealing, self._asked.tenant)
-        return reduced((*await self._asking.items(), *written), open_)[1]
+        return _said(reduced((*await self._asking.items(), *written), open_)[1])
 
     async def _count(self, written: tuple[Item, ...]) -> int:
         if self._tokens is None:
@@ -107,15 +107,21 @@ class Compactor:
 
 def options_of(body: dict[str, Any], options: Options) -> Options:
     """Such that the prompt begins as the response's did, whose `body` it is: its prefix can be gone on
-    from."""
+    from. MCP servers are not asked for their tools, and none is to be called."""
+    own = tuple(tool for tool in body["tools"] if tool["type"] in ("function", "custom"))
     return replace(
         options,
         instructions=options.instructions or body["instructions"],
-        tools=tuple(tool for tool in body["tools"] if tool["type"] in ("function", "custom")),
-        tool_choice=body["tool_choice"],
+        tools=replace(options, tools=own, tool_choice=body["tool_choice"]).offered_tools,
+        tool_choice="none",
         verbosity=None if body["text"]["verbosity"] == "medium" else body["text"]["verbosity"],
         reasoning_effort=(body.get("reasoning") or {}).get("effort"),
     )
+
+
+def _said(items: tuple[Item, ...]) -> tuple[Item, ...]:
+    """Without lists of servers' tools: nobody says those, and no prompt has them."""
+    return tuple(item for item in items if item["type"] != "mcp_list_tools")
 
 
 def _of_summary(options: Options, max_tokens: int) -> Options:

@@ -28,7 +28,12 @@ PAUSE = "I will go on once the conversation so far is summarised."
 roles to alternate."""
 
 _TOLD = ("system", "developer")
-_ANSWERS = {**dict.fromkeys(CALLS.values(), "call_id"), "mcp_approval_response": "approval_request_id"}
+_ANSWERS = {
+    **dict.fromkeys(CALLS.values(), "call_id"),
+    "mcp_approval_response": "approval_request_id",
+    # Without the field, it is a call that nobody was asked about.
+    "mcp_call": "approval_request_id",
+}
 _ASKS = {**dict.fromkeys(CALLS, "call_id"), "mcp_approval_request": "id"}
 """Kinds of items that answer others, and that are answered, each with the field that says which."""
 
@@ -141,8 +146,8 @@ def goes_on(items: Sequence[Item]) -> int:
     answers: dict[tuple[str, str], int] = {}
     for place in range(len(items) - 1, -1, -1):
         item = items[place]
-        if field := _ANSWERS.get(item["type"]):
-            answers[field, item[field]] = place
+        if answered := _answered(item):
+            answers[answered] = place
         elif field := _ASKS.get(item["type"]):
             answer = answers.pop(("approval_request_id" if field == "id" else field, item[field]), None)
             if answer is None:
@@ -192,7 +197,15 @@ def is_told(item: Item) -> bool:
 def _is_models(item: Item) -> bool:
     if item["type"] == "message":
         return bool(item["role"] == "assistant")
-    return item["type"] not in _ANSWERS and item["type"] != KIND
+    return _answered(item) is None and item["type"] != KIND
+
+
+def _answered(item: Item) -> tuple[str, str] | None:
+    """What the item answers, if it does: the field that says so, and its value."""
+    field = _ANSWERS.get(item["type"])
+    if field is None or item.get(field) is None:
+        return None
+    return field, item[field]
 
 
 def _last(items: Sequence[Item]) -> int:

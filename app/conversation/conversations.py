@@ -21,6 +21,7 @@ from app.conversation.records import (
     Appended,
     ConversationId,
     Item,
+    Lease,
     Paging,
     ResponseStore,
     TenantId,
@@ -51,15 +52,22 @@ class Conversations:
 
     @asynccontextmanager
     async def admit(
-        self, tenant: TenantId, conversation_id: ConversationId, given: Sequence[Item]
+        self,
+        tenant: TenantId,
+        conversation_id: ConversationId,
+        given: Sequence[Item],
+        *,
+        may_wait: bool = True,
     ) -> AsyncIterator[Admission]:
-        """Its turn, until the context ends or the turn is committed. given: the items of the request.
+        """Its turn, until the context ends or the turn is committed. given: the items of the request. Without
+        `may_wait`, a conversation that is taken is refused at once.
 
         Raises NotFound, ConversationBusy, InvalidRequest for an id that an item of it has.
         """
         async with AsyncExitStack() as stack:
             try:
-                lease = await stack.enter_async_context(self._leases.held(tenant, conversation_id))
+                held = self._leases.held(tenant, conversation_id, may_wait=may_wait)
+                lease = await stack.enter_async_context(held)
             except NotFound:
                 raise no_conversation(conversation_id, "conversation") from None
             yield await self._admission(tenant, conversation_id, given, lease)
@@ -68,7 +76,7 @@ class Conversations:
         self, tenant: TenantId, conversation_id: ConversationId, given: Sequence[Item]
     ) -> Admission:
         """As `admit`, but with no claim to its turn: only to see what that would be."""
-        return await self._admission(tenant, conversation_id, given, lease="")
+        return await self._admission(tenant, conversation_id, given, Lease(""))
 
     async def append(self, tenant: TenantId, appended: Appended) -> None:
         """What a turn that is not stored adds. Raises ConversationBusy where its lease was lost."""
@@ -133,7 +141,7 @@ class Conversations:
         )
 
     async def _admission(
-        self, tenant: TenantId, conversation_id: ConversationId, given: Sequence[Item], lease: str
+        self, tenant: TenantId, conversation_id: ConversationId, given: Sequence[Item], lease: Lease
     ) -> Admission:
         _check_ids(given, "input")
         stands = await self._store.standing(tenant, conversation_id, [item["id"] for item in given])

@@ -38,8 +38,10 @@ def diagnose(
     other_model = body["model"] != compared["model"]
     if common is None:
         # Another model has nothing of it for certain; how much that is, only that response's own count says.
-        tokens = compared["usage"]["input_tokens"]
-        return _miss("model_changed", tokens, None) if other_model else {"type": "unavailable"}
+        # One in the background may have none yet, and never get one.
+        if not other_model or compared["usage"] is None:
+            return {"type": "unavailable"}
+        return _miss("model_changed", compared["usage"]["input_tokens"], None)
     agrees = common.tokens >= common.reusable
     cached = usage.cached_tokens
     # The largest power of two that divides it; a block is one, and no larger.

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.conversation.hosted import McpServer, ServerTool
-from app.conversation.options import ShownName
 
 _MOST_CHARACTERS = 64
 _STRANGE = re.compile(r"[^A-Za-z0-9_-]")
@@ -35,18 +34,19 @@ def named(own: Iterable[str], listed: Sequence[tuple[McpServer, ServerTool]]) ->
     """Each tool under its own name; where two tools of the request would have the same, after its server's
     label. own: names of the client's tools, which are never changed."""
     mine = set(own)
-    plain = [_plain(tool.name) for _, tool in listed]
+    plain = [plain_name(tool.name) for _, tool in listed]
     taken, made = set(mine), []
     for (server, tool), name in zip(listed, plain, strict=True):
         if name in mine or plain.count(name) > 1:
-            name = _plain(f"{server.label}__{name}")
+            name = plain_name(f"{server.label}__{name}")
         shown = _unlike(taken, name)
         taken.add(shown)
         made.append(HostedTool(server, tool, shown))
     return tuple(made)
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A tool's name as a function may have it."""
     return _STRANGE.sub("_", name)[:_MOST_CHARACTERS] or "_"
 
 
@@ -57,15 +57,6 @@ def _unlike(taken: Collection[str], name: str) -> str:
         found = name[: _MOST_CHARACTERS - len(ending)] + ending
         number += 1
     return found
-
-
-def shown_names(tools: Iterable[HostedTool]) -> tuple[ShownName, ...]:
-    """Where the name that the model sees is not the tool's own."""
-    return tuple(
-        ShownName(hosted.server.label, hosted.tool.name, hosted.shown)
-        for hosted in tools
-        if hosted.shown != hosted.tool.name
-    )
 
 
 def choice_of_functions(choice: Any, tools: Sequence[HostedTool]) -> Any:

@@ -10,13 +10,12 @@ from app.conversation.approvals import CALL, REQUEST, approved
 from app.conversation.compaction import KIND as COMPACTION
 from app.conversation.engine import ToolCallDelta
 from app.conversation.hosted import McpServer, ServerTool, ToolServerError, ToolSessions
-from app.conversation.hosted_tools import HostedTool, choice_of_functions, named, once_called, shown_names
+from app.conversation.hosted_tools import HostedTool, choice_of_functions, named, once_called
 from app.conversation.inputs import CALLS
 from app.conversation.options import Options
 from app.conversation.output import ApprovalWriter, CallWriter, Event, McpCallWriter, arguments_of
 from app.conversation.plan import TurnRequest
 from app.conversation.records import Item, Parent
-from app.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from app.conversation.events import EventAssembler
@@ -37,19 +36,12 @@ class HostedTurn:
     def __init__(
         self, request: TurnRequest, sessions: ToolSessions, parent: Parent | None, given: Sequence[Item]
     ) -> None:
-        """given: all items that are new since the parent. Raises InvalidRequest where a call was approved
-        whose server the request does not name."""
+        """given: all items that are new since the parent."""
         self.goes_on = False
         self._request = request
         self._servers = {server.label: server for server in request.mcp}
         self._sessions = sessions
         self._approved = approved(parent.output_items if parent else (), given)
-        for call in self._approved:
-            if call["server_label"] not in self._servers:
-                label = call["server_label"]
-                raise InvalidRequest(
-                    f"A call on the MCP server '{label}' was approved, which is not in tools.", param="tools"
-                )
         self._announced = _announced(parent, given)
         self._tools: tuple[HostedTool, ...] = ()
         self._forced = True
@@ -65,7 +57,6 @@ class HostedTurn:
         return options.offering(
             (*own, *(hosted.as_function() for hosted in self._tools)),
             choice if self._forced else once_called(choice),
-            shown_names(self._tools),
         )
 
     def writer(self, call: ToolCallDelta) -> CallWriter | None:

@@ -5,10 +5,11 @@ import contextlib
 import random
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import TypeVar
 
 from app.conversation.conversation_store import ConversationStore
-from app.conversation.records import ConversationId, TenantId
+from app.conversation.records import ConversationId, Lease, TenantId
 from app.errors import ConversationBusy, StoreUnavailable
 
 T = TypeVar("T")
@@ -40,27 +41,32 @@ class Leases:
         self._releasing: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
-    async def held(self, tenant: TenantId, conversation_id: ConversationId) -> AsyncIterator[str]:
-        """The token of a lease. Raises NotFound, ConversationBusy."""
-        lease = secrets.token_hex(16)
+    async def held(
+        self, tenant: TenantId, conversation_id: ConversationId, *, may_wait: bool = True
+    ) -> AsyncIterator[Lease]:
+        """Without `may_wait`, one that is taken is refused at once. Raises NotFound, ConversationBusy."""
+        lease = Lease(secrets.token_hex(16))
+        token = lease.token
         keeping: asyncio.Task[None] | None = None
         try:
-            await self.when_free(lambda: self._store.take(tenant, conversation_id, lease, self._lease_s))
-            keeping = asyncio.create_task(self._keep(tenant, conversation_id, lease))
+            take = partial(self._store.take, tenant, conversation_id, token, self._lease_s)
+            await self.when_free(take, may_wait=may_wait)
+            keeping = asyncio.create_task(self._keep(tenant, conversation_id, token))
             yield lease
         finally:
             if keeping is not None:
                 keeping.cancel()
-            # Whoever goes away, and whatever was taken while he went: a task of its own sees to it.
-            releasing = asyncio.create_task(self._release(tenant, conversation_id, lease))
-            self._releasing.add(releasing)
-            releasing.add_done_callback(self._releasing.discard)
-            await asyncio.shield(releasing)
+            if not lease.ended:
+                # Whoever goes away, and whatever was taken while he went: a task of its own sees to it.
+                releasing = asyncio.create_task(self._release(tenant, conversation_id, token))
+                self._releasing.add(releasing)
+                releasing.add_done_callback(self._releasing.discard)
+                await asyncio.shield(releasing)
 
-    async def when_free(self, work: Callable[[], Awaitable[T]]) -> T:
+    async def when_free(self, work: Callable[[], Awaitable[T]], *, may_wait: bool = True) -> T:
         """What `work` gives, once it no longer raises ConversationBusy; raises that where patience ends."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._patience_s
+        deadline = loop.time() + (self._patience_s if may_wait else 0.0)
         poll_s = SHORTEST_POLL_S
         while True:
             try:

@@ -4,15 +4,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 
-@dataclass(frozen=True, slots=True)
-class ShownName:
-    """A tool of an MCP server that the model sees under another name than its own."""
-
-    server_label: str
-    name: str
-    shown: str
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """Settings of one generation, the same whatever way its prompt takes. None leaves one to vLLM."""
@@ -21,7 +12,6 @@ class Options:
     tools: tuple[dict[str, Any], ...] = ()
     """In the Responses API's shape. Of MCP servers' it only repeats what was asked for: those that the model
     is shown are functions."""
-    shown_names: tuple[ShownName, ...] = ()
     tool_choice: Any = "auto"
     """In the Responses API's shape."""
     parallel_tool_calls: bool = True
@@ -41,11 +31,15 @@ class Options:
         extras = {name: value for name, value in self.extras.items() if name != "min_tokens"}
         return replace(self, max_output_tokens=1, extras=extras)
 
-    def offering(
-        self, tools: tuple[dict[str, Any], ...], tool_choice: Any, shown_names: tuple[ShownName, ...]
-    ) -> "Options":
+    def of_at_most(self, tokens: int) -> "Options":
+        """For an answer of no more `tokens`: what vLLM is to sample at least must not be more."""
+        least = self.extras.get("min_tokens")
+        extras = self.extras if least is None else {**self.extras, "min_tokens": min(least, tokens)}
+        return replace(self, max_output_tokens=tokens, extras=extras)
+
+    def offering(self, tools: tuple[dict[str, Any], ...], tool_choice: Any) -> "Options":
         """The same with other tools, and what is said of them."""
-        return replace(self, tools=tools, tool_choice=tool_choice, shown_names=shown_names)
+        return replace(self, tools=tools, tool_choice=tool_choice)
 
     @property
     def offered_tools(self) -> tuple[dict[str, Any], ...]:

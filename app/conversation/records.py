@@ -55,6 +55,14 @@ class StoredResponse:
     body: dict[str, Any]
 
 
+@dataclass(slots=True)
+class Lease:
+    """A claim to a conversation's turn. ended: by the turn's commit, so that none is to be given back."""
+
+    token: str
+    ended: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Admission:
     """A conversation's turn, taken: until it ends, nobody else's begins.
@@ -64,7 +72,7 @@ class Admission:
     """
 
     conversation: ConversationId
-    lease: str
+    lease: Lease
     head: ResponseId | None
     pending: tuple[Item, ...]
     changed: str | None = None

@@ -58,7 +58,7 @@ class Replay:
 
     def add(self, events: Iterable[Event]) -> list[Event]:
         """Those that the log has not. Raises Contradicted."""
-        return [self.number(new) for event in events if (new := self._new_of(event)) is not None]
+        return [self._number(new) for event in events if (new := self._new_of(event)) is not None]
 
     def end(self) -> None:
         """The answer is whole. Raises Contradicted where the log has more of it."""
@@ -66,8 +66,12 @@ class Replay:
         if self._before:
             raise Contradicted
 
-    def number(self, event: Event) -> Event:
-        numbered = {"type": event["type"], **event, "sequence_number": self._next}
+    def last(self, event: Event) -> Event:
+        """The event that ends the log, numbered. Where it cannot be written, another may be the last."""
+        return {"type": event["type"], **event, "sequence_number": self._next}
+
+    def _number(self, event: Event) -> Event:
+        numbered = self.last(event)
         self._next += 1
         return numbered
 

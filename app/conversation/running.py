@@ -5,7 +5,7 @@ What is kept for a worker that will have lost it is written after that.
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -195,7 +195,7 @@ class RunningTurn:
             return False
         left = limit - self._rounds.answered_tokens
         if left > 0:
-            self._asking.options = replace(self._asking.options, max_output_tokens=left)
+            self._asking.options = self._asking.options.of_at_most(left)
         else:
             self._body |= body.ending("length") | {"completed_at": None}
         return left <= 0
@@ -226,8 +226,10 @@ class RunningTurn:
         )
         appended = None
         if admission is not None:
-            appended = Appended(admission.conversation, admission.lease, (*self._asked.given, *output))
+            appended = Appended(admission.conversation, admission.lease.token, (*self._asked.given, *output))
         last = self._rounds.last
         await self._save(Turn(stored, self._asked.input, output, last.checkpoint, appended))
+        if admission is not None:
+            admission.lease.ended = True
         if self._request.store:
             self._seed = self._rounds.seed

@@ -1,5 +1,6 @@
-"""What a client carries and does not read, reasoning and compactions: encrypted so that it cannot be read,
-and authenticated so that it cannot be forged, be another tenant's, or be passed off as the other."""
+"""What is encrypted so that it cannot be read, and authenticated so that it cannot be forged, be another
+tenant's, or be passed off as something else: reasoning and compactions, which clients carry and do not read,
+and requests in the background, which lie in the database."""
 
 import base64
 import secrets
@@ -12,7 +13,8 @@ from app.errors import InvalidEncryptedContent
 
 KEY_NAME = "reasoning"
 COMPACTION_KEY_NAME = "compaction"
-_REASONING, _COMPACTION = "mr1_", "mc1_"
+REQUEST_KEY_NAME = "request"
+_REASONING, _COMPACTION, _REQUEST = "mr1_", "mc1_", "mq1_"
 """What is sealed, and how: both stand at its beginning."""
 _NONCE_BYTES = 12
 
@@ -73,6 +75,7 @@ class Sealing:
         self._store = store
         self._sealer: Sealer | None = None
         self._compactions: Sealer | None = None
+        self._requests: Sealer | None = None
 
     async def sealer(self) -> Sealer:
         """Raises StoreUnavailable."""
@@ -85,6 +88,12 @@ class Sealing:
         if self._compactions is None:
             self._compactions = Sealer(await self._store.key(COMPACTION_KEY_NAME), _COMPACTION)
         return self._compactions
+
+    async def requests(self) -> Sealer:
+        """That of requests in the background. Raises StoreUnavailable."""
+        if self._requests is None:
+            self._requests = Sealer(await self._store.key(REQUEST_KEY_NAME), _REQUEST)
+        return self._requests
 
     async def sealed(self, tenant: TenantId, items: tuple[Item, ...]) -> tuple[Item, ...]:
         """Reasoning items with their text as `encrypted_content` too. Raises StoreUnavailable."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from app.conversation.approvals import approved, check_servers
 from app.conversation.asking import Asked, Asking
 from app.conversation.compacting import Compactor, options_of
 from app.conversation.compaction import has_compaction, opener, reduced, since_compaction
@@ -78,7 +79,10 @@ class Turns:
         async with AsyncExitStack() as stack:
             admission = None
             if request.conversation is not None:
-                admitted = self._conversations.admit(tenant, request.conversation, request.input)
+                # What is made in the background is put off: a job that waits would keep others from running.
+                admitted = self._conversations.admit(
+                    tenant, request.conversation, request.input, may_wait=begun is None
+                )
                 admission = await stack.enter_async_context(admitted)
             asking, asked = await self._prepare(request, tenant, admission)
             stack.push_async_callback(asking.aclose)
@@ -151,6 +155,8 @@ class Turns:
             await self._check_compacted(asked, (*before, *pending))
         else:
             check_calls(before, given, pending, answers=not request.compact)
+        if not request.compact:
+            check_servers(approved(before, asked.input), {server.label for server in request.mcp})
         if not given and request.generate and not request.compact and (parent is None or before or pending):
             check_question((*before, *pending))
         prefer = parent.checkpoint.worker if parent and parent.checkpoint else None

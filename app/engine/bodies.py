@@ -13,7 +13,7 @@ def stock_body(generation: Generation, prompt: Margin | Whole) -> dict[str, Any]
     """Of a chat completion with the whole history."""
     assert isinstance(prompt, Whole)
     options = generation.options
-    history = messages.whole(options.instructions, prompt.history, prompt.new_input, options.shown_names)
+    history = messages.whole(options.instructions, prompt.history, prompt.new_input)
     return {**_chat(generation), "messages": history, "cache_salt": generation.namespace}
 
 
@@ -38,10 +38,10 @@ def prefix_body(generation: Generation, prompt: Margin | Whole) -> PrefixChatReq
     options = generation.options
     if isinstance(prompt, Margin):
         at = prompt.checkpoint
-        new = messages.margin(prompt.parent_output, prompt.new_input, options.shown_names)
+        new = messages.margin(prompt.parent_output, prompt.new_input)
         reference = Reference(at.ref, at.prefix_hash, at.token_count, at.fingerprint)
     else:
-        new = messages.whole(options.instructions, prompt.history, prompt.new_input, options.shown_names)
+        new = messages.whole(options.instructions, prompt.history, prompt.new_input)
         reseed = Reseed(prompt.reason, list(prompt.seeds)) if prompt.lost else None
     return PrefixChatRequest(
         protocol=PROTOCOL,

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from app.conversation.approvals import CALL, REQUEST, RESPONSE, responses, runs
-from app.conversation.options import ShownName
+from app.conversation.approvals import CALL, REQUEST, RESPONSE, denied, responses, runs
+from app.conversation.hosted_tools import plain_name
 from app.conversation.output import arguments_of
 from app.conversation.records import Item
 
@@ -19,18 +19,19 @@ class HostedMessages:
 
     A call stands with its output, and so alone in its message: the items do not say which calls were made at
     once. One that was approved gets its output where the answer to its request is. A request without an
-    answer is nothing, and so is a call that was never run.
+    answer is nothing, and so is one that was approved and never run, or whose run was deleted; and so is an
+    answer whose request is not there.
+
+    A call has its tool's own name, whatever the model calls that in this turn or called it then: what was
+    said must not change with the tools that a turn happens to have.
     """
 
-    def __init__(
-        self, items: Sequence[Item], then: Sequence[Item], before: Sequence[Item], names: Sequence[ShownName]
-    ) -> None:
-        """then, before: the items after and before `items`. names: see messages.whole."""
-        self._shown = {(name.server_label, name.name): name.shown for name in names}
+    def __init__(self, items: Sequence[Item], then: Sequence[Item], before: Sequence[Item]) -> None:
+        """then, before: the items after and before `items`."""
         self._runs = runs((*items, *then))
-        self._answered_before = responses((*before, *items))
-        self._settled = responses((*items, *then)) | self._runs.keys()
+        self._settled = denied((*items, *then)) | self._runs.keys()
         self._asked = {item["id"] for item in (*before, *items) if item["type"] == REQUEST}
+        self._answered = responses((*before, *items)) & self._asked
 
     def add(
         self, messages: list[dict[str, Any]], assistant: dict[str, Any] | None, item: Item
@@ -52,7 +53,7 @@ class HostedMessages:
         self, messages: list[dict[str, Any]], assistant: dict[str, Any] | None, item: Item
     ) -> dict[str, Any] | None:
         request = item.get("approval_request_id") or ""
-        if request in self._answered_before:
+        if request in self._answered:
             return assistant
         if request in self._asked:
             messages.append(_output(request, said(item)))
@@ -69,6 +70,8 @@ class HostedMessages:
 
     def _answer(self, response: Item) -> str | None:
         """What the model is told: the output of the call, once it was run, or that there is none."""
+        if response["approval_request_id"] not in self._asked:
+            return None
         if not response["approve"]:
             reason = response.get("reason")
             return f"{_DENIED} {reason}" if reason else _DENIED
@@ -76,10 +79,10 @@ class HostedMessages:
         return said(run) if run else None
 
     def _called(self, item: Item) -> dict[str, Any]:
-        name = self._shown.get((item["server_label"], item["name"]), item["name"])
         # What no template could print is nothing, as it is of functions.
         arguments = item["arguments"] if arguments_of(item["arguments"]) is not None else "{}"
-        return {"id": item["id"], "type": "function", "function": {"name": name, "arguments": arguments}}
+        function = {"name": plain_name(item["name"]), "arguments": arguments}
+        return {"id": item["id"], "type": "function", "function": function}
 
 
 def said(call: Item) -> str:

@@ -6,37 +6,34 @@ the same conversation.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from app.conversation.inputs import CALLS, answered
-from app.conversation.options import ShownName
 from app.conversation.output import arguments_of
 from app.conversation.records import Item, Segment
 from app.engine.hosted_messages import HOSTED, HostedMessages
 from app.engine.tools import custom_arguments
 
 Message = dict[str, Any]
-Names = Sequence[ShownName]
 
 
-def whole(
-    instructions: str | None, history: Sequence[Segment], new_input: Sequence[Item], names: Names = ()
-) -> list[Message]:
-    """The messages of a whole conversation; `instructions` are its first, as a system message.
-
-    names: of tools of MCP servers that the model sees under others than their own.
-    """
+def whole(instructions: str | None, history: Sequence[Segment], new_input: Sequence[Item]) -> list[Message]:
+    """The messages of a whole conversation; `instructions` are its first, as a system message."""
     messages: list[Message] = [{"role": "system", "content": instructions}] if instructions else []
-    following = [*(segment.input_items for segment in history[1:]), new_input]
-    for segment, then in zip(history, following, strict=bool(history)):
+    before: Sequence[Item] = ()
+    for segment, following in pairwise((*history, Segment(tuple(new_input), ()))):
         given, said = segment.input_items, segment.output_items
-        messages += _messages(given, said, names=names) + _messages(said, then, given, names)
-    return messages + _messages(new_input, names=names)
+        # What a turn begins with is in its first prompt: a call that its input approves, too.
+        then = (*following.input_items, *following.output_items)
+        messages += _messages(given, said, before) + _messages(said, then, (*before, *given))
+        before = said
+    return messages + _messages(new_input, before=before)
 
 
-def margin(parent_output: Sequence[Item], new_input: Sequence[Item], names: Names = ()) -> list[Message]:
+def margin(parent_output: Sequence[Item], new_input: Sequence[Item]) -> list[Message]:
     """The messages that a turn adds to its parent's prompt."""
-    return _messages(parent_output, new_input, names=names) + _messages(new_input, names=names)
+    return _messages(parent_output, new_input) + _messages(new_input, before=parent_output)
 
 
 def have_images(messages: Iterable[Message]) -> bool:
@@ -44,13 +41,11 @@ def have_images(messages: Iterable[Message]) -> bool:
     return any(part["type"] == "image_url" for content in parts for part in content)
 
 
-def _messages(
-    items: Sequence[Item], then: Sequence[Item] = (), before: Sequence[Item] = (), names: Names = ()
-) -> list[Message]:
+def _messages(items: Sequence[Item], then: Sequence[Item] = (), before: Sequence[Item] = ()) -> list[Message]:
     """then, before: the items after these and before them. A call that was cut off is one only where it has
     an output."""
     outputs = answered((*items, *then))
-    hosted = HostedMessages(items, then, before, names)
+    hosted = HostedMessages(items, then, before)
     messages: list[Message] = []
     assistant: Message | None = None
     for item in items:

@@ -19,7 +19,7 @@ from psycopg import AsyncConnection
 from psycopg_pool import AsyncConnectionPool
 
 from app.conversation.background_store import BackgroundStore
-from app.conversation.records import ResponseId, TenantId
+from app.conversation.records import ConversationId, ResponseId, TenantId
 from app.errors import StoreUnavailable
 
 SCHEMA = "marginalia_queue"
@@ -31,6 +31,13 @@ RESTART_S = 2.0
 POOL_TIMEOUT_S = 10.0
 STOP_S = 10.0
 """How long the end of the process waits for running jobs to be given back."""
+SWEEP_MOST = 500
+"""How many responses are looked after at once: the oldest."""
+
+_THERE = (
+    "SELECT queueing_lock FROM procrastinate_jobs "
+    "WHERE queue_name = %(queue)s AND status IN ('todo', 'doing') AND queueing_lock = ANY(%(keys)s)"
+)
 
 logger = logging.getLogger("marginalia")
 
@@ -83,10 +90,13 @@ class JobQueue:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def put(self, tenant: TenantId, response_id: ResponseId) -> None:
-        """Raises StoreUnavailable."""
-        lock = _lock(tenant, response_id)
-        due = self._task.configure(lock=lock, queueing_lock=lock)
+    async def put(
+        self, tenant: TenantId, response_id: ResponseId, conversation: ConversationId | None
+    ) -> None:
+        """Those of one conversation are made one after another, as they were put. Raises StoreUnavailable."""
+        # A turn that waited for its conversation in a job that runs would keep others from running.
+        in_order = _key(tenant, conversation or response_id)
+        due = self._task.configure(lock=in_order, queueing_lock=_key(tenant, response_id))
         try:
             await due.defer_async(tenant=tenant, response_id=response_id)
         except AlreadyEnqueued:
@@ -124,25 +134,25 @@ class JobQueue:
                 async with self._store.sweeping() as mine:
                     if mine:
                         await self._sweep()
-            except (StoreUnavailable, ConnectorException):
-                logger.warning("Jobs of processes that ended could not be looked for.")
+            except Exception as exc:
+                # Nobody else may be there who sweeps: whatever it was, this goes on.
+                logger.warning("Jobs of processes that ended were not looked for: %s", type(exc).__name__)
 
     async def _sweep(self) -> None:
         """Give jobs of dead workers to others, and a job to responses that have none."""
         jobs = self._app.job_manager
         for job in await jobs.get_stalled_jobs(queue=QUEUE, seconds_since_heartbeat=self._stalled_after_s):
             await self._give_back(job)
-        waiting = await self._store.unended(self._stalled_after_s)
+        # Later ones are not due yet, and come among the oldest once they are.
+        waiting = await self._store.unended(self._stalled_after_s, SWEEP_MOST)
         if not waiting:
             return
-        there = {
-            job.lock
-            for status in ("todo", "doing")
-            for job in await jobs.list_jobs_async(queue=QUEUE, status=status)
-        }
-        for tenant, response_id in waiting:
-            if _lock(tenant, response_id) not in there:
-                await self.put(tenant, response_id)
+        keys = [_key(tenant, response_id) for tenant, response_id, _ in waiting]
+        rows = await self._app.connector.execute_query_all_async(_THERE, queue=QUEUE, keys=keys)
+        there = {row["queueing_lock"] for row in rows}
+        for key, (tenant, response_id, conversation) in zip(keys, waiting, strict=True):
+            if key not in there:
+                await self.put(tenant, response_id, conversation)
 
     async def _give_back(self, job: Job) -> None:
         try:
@@ -176,5 +186,5 @@ async def _ended(task: asyncio.Task[None]) -> None:
     await asyncio.wait({task}, timeout=STOP_S)
 
 
-def _lock(tenant: TenantId, response_id: ResponseId) -> str:
-    return f"{tenant}/{response_id}"
+def _key(tenant: TenantId, made: ResponseId | ConversationId) -> str:
+    return f"{tenant}/{made}"

@@ -1,10 +1,8 @@
-"""The HTTP client of MCP sessions: it reads no more than it should, and goes nowhere that it may not."""
+"""The HTTP client of MCP sessions: it reads no more than it should."""
 
 from collections.abc import AsyncIterator
 
 import httpx2
-
-from app.conversation.hosted import ToolServerError
 
 _MAX_BYTES = 8 * 1024 * 1024
 """Of one HTTP response, or of one connection by SSE."""
@@ -56,11 +54,3 @@ class _Counted(httpx2.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
-
-
-def check_host(url: str, allowed: frozenset[str]) -> None:
-    """allowed: hosts, or hosts with a port; none allows all. Raises ToolServerError."""
-    host = httpx2.URL(url)
-    names = {host.host, f"{host.host}:{host.port}"}
-    if allowed and not names & allowed:
-        raise ToolServerError(f"This server does not connect to '{host.host}' (MCP_ALLOWED_HOSTS).")

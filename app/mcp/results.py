@@ -3,8 +3,6 @@
 import json
 from typing import Any
 
-from jsonschema import SchemaError
-from jsonschema.validators import validator_for
 from mcp_types import (
     AudioContent,
     CallToolResult,
@@ -17,9 +15,9 @@ from mcp_types import (
 )
 
 from app.conversation.hosted import ServerTool, ToolServerError
+from app.mcp.described import weigh
 
 MAX_OUTPUT_BYTES = 64 * 1024
-MAX_SCHEMA_BYTES = 64 * 1024
 MAX_DESCRIPTION_CHARACTERS = 8 * 1024
 
 
@@ -57,27 +55,19 @@ def limited(text: str) -> str:
     return f"{beginning}\n[Cut: this is the beginning of {len(encoded)} bytes.]"
 
 
-def tool_of(tool: Tool) -> ServerTool:
-    """Raises ToolServerError for one that no model could be shown."""
+def tool_of(tool: Tool) -> tuple[ServerTool, int]:
+    """With the bytes of what is said of it. Raises ToolServerError for one that no model could be shown."""
     schema = tool.input_schema
-    if len(json.dumps(schema, ensure_ascii=False).encode("utf-8", "replace")) > MAX_SCHEMA_BYTES:
-        raise ToolServerError(f"The input schema of the tool '{tool.name}' is too large.")
+    description = tool.description[:MAX_DESCRIPTION_CHARACTERS] if tool.description else None
+    hints = tool.annotations.model_dump(by_alias=True, exclude_none=True) if tool.annotations else None
+    size = weigh(tool.name, [tool.name, description, schema, hints])
     if schema.get("type") != "object" or not isinstance(schema.get("properties", {}), dict):
-        raise ToolServerError(f"The input schema of the tool '{tool.name}' is not an object's.")
-    try:
-        validator_for(schema).check_schema(schema)
-    except SchemaError as exc:
-        message = f"The input schema of the tool '{tool.name}' is no JSON schema: {exc.message[:200]}."
-        raise ToolServerError(message) from None
-    hints = (
-        tool.annotations.model_dump(mode="json", by_alias=True, exclude_none=True)
-        if tool.annotations
-        else None
-    )
-    return ServerTool(
+        raise ToolServerError(f"The input schema of the tool '{tool.name[:64]}' is not an object's.")
+    shown = ServerTool(
         name=tool.name,
-        description=tool.description[:MAX_DESCRIPTION_CHARACTERS] if tool.description else None,
+        description=description,
         input_schema=schema,
         read_only=bool(tool.annotations and tool.annotations.read_only_hint),
         annotations=hints,
     )
+    return shown, size

@@ -1,13 +1,15 @@
 """The port to MCP servers: the sessions of a turn."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.conversation.hosted import McpServer, ServerTool
-from app.mcp.http import check_host
-from app.mcp.session import Session
+from app.mcp.hosts import AllowedHosts
+
+if TYPE_CHECKING:
+    from app.mcp.session import Session
 
 LISTING_S = 10.0
 
@@ -20,11 +22,11 @@ class McpToolServers:
     """
 
     def __init__(
-        self, call_s: float, allowed_hosts: frozenset[str] = frozenset(), listing_s: float = LISTING_S
+        self, call_s: float, allowed_hosts: Collection[str] = (), listing_s: float = LISTING_S
     ) -> None:
         self._call_s = call_s
         self._listing_s = listing_s
-        self._allowed = allowed_hosts
+        self._allowed = AllowedHosts(allowed_hosts)
         self._closing = set[asyncio.Task[None]]()
 
     @asynccontextmanager
@@ -45,25 +47,33 @@ class McpToolServers:
 class Sessions:
     """See conversation.hosted.ToolSessions. One that broke off is opened again when it is needed."""
 
-    def __init__(self, listing_s: float, call_s: float, allowed: frozenset[str]) -> None:
+    def __init__(self, listing_s: float, call_s: float, allowed: AllowedHosts) -> None:
         self._listing_s = listing_s
         self._call_s = call_s
         self._allowed = allowed
         self._sessions: dict[str, Session] = {}
 
     async def tools(self, server: McpServer) -> tuple[ServerTool, ...]:
-        return await self._with(server).tools()
+        return await (await self._with(server)).tools()
 
     async def call(self, server: McpServer, name: str, arguments: dict[str, Any]) -> str:
-        return await self._with(server).call(name, arguments)
+        return await (await self._with(server)).call(name, arguments)
 
     def close(self) -> list[asyncio.Task[None]]:
         return [session.close() for session in self._sessions.values()]
 
-    def _with(self, server: McpServer) -> Session:
-        check_host(server.url, self._allowed)
+    async def _with(self, server: McpServer) -> "Session":
+        self._allowed.check(server.url)
+        made = await asyncio.to_thread(_sessions)
         session = self._sessions.get(server.label)
         if session is None or session.is_over:
-            session = Session(server, self._listing_s, self._call_s)
+            session = made(server, self._listing_s, self._call_s)
             self._sessions[server.label] = session
         return session
+
+
+def _sessions() -> type["Session"]:
+    """The SDK takes half a second to import: only those who use it wait for it, and beside the event loop."""
+    from app.mcp.session import Session
+
+    return Session

@@ -20,12 +20,13 @@ T = TypeVar("T")
 
 MAX_TOOLS = 512
 _MAX_PAGES = 64
-_MAX_SCHEMAS_BYTES = 1024 * 1024
+_MAX_LIST_BYTES = 1024 * 1024
 _CLOSING_S = 2.0
 _OLD_TRANSPORT = frozenset({400, 404, 405})
 """What a server that knows SSE alone answers to streamable HTTP, as the MCP specification has it."""
 _TIMED_OUT = -32001
 _CONNECTION_CLOSED = -32000
+_INTERNAL_ERROR = -32603
 _CLOSED = "Connection closed"
 """The SDK's words where a session broke off under a request."""
 
@@ -122,11 +123,13 @@ class Session:
         cursor, size = None, 0
         for _ in range(_MAX_PAGES):
             page = await client.list_tools(cursor=cursor)
+            if len(found) + len(page.tools) > MAX_TOOLS:
+                raise ToolServerError(f"It has more than {MAX_TOOLS} tools.")
             for tool in page.tools:
-                found[tool.name] = tool_of(tool)
-                size += len(str(tool.input_schema))
-            if len(found) > MAX_TOOLS or size > _MAX_SCHEMAS_BYTES:
-                raise ToolServerError(f"It has more than {MAX_TOOLS} tools, or schemas of more than 1 MiB.")
+                found[tool.name], more = tool_of(tool)
+                size += more
+                if size > _MAX_LIST_BYTES:
+                    raise ToolServerError("It says more than 1 MiB of its tools.")
             cursor = page.next_cursor
             if cursor is None:
                 return tuple(found.values())
@@ -183,7 +186,7 @@ class Session:
                     f"The server answered with HTTP status {status}.", "http_error", status
                 )
             case MCPError():
-                return ToolServerError(limited(exc.error.message), code=exc.error.code)
+                return ToolServerError(limited(exc.error.message), code=_code(exc.error.code))
             case httpx2.HTTPStatusError():
                 status = exc.response.status_code
                 return ToolServerError(
@@ -196,3 +199,8 @@ class Session:
             case TooLarge():
                 return ToolServerError("The server sent more than is read of one.")
         return ToolServerError(f"What the server answered is no MCP ({type(exc).__name__}).")
+
+
+def _code(code: int) -> int:
+    """JSON-RPC's, as far as it is a number that everybody can read."""
+    return code if -(2**31) <= code < 2**31 else _INTERNAL_ERROR

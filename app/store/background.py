@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.conversation.background_store import Claim, LogPage, Superseded
 from app.conversation.output import Event
-from app.conversation.records import ResponseId, TenantId, Turn
+from app.conversation.records import ConversationId, ResponseId, TenantId, Turn
 from app.store import background_statements as statements
 from app.store.database import Database
 from app.store.models import TABLES, BackgroundJobRow, ResponseRow
@@ -102,14 +102,18 @@ class PostgresBackgroundStore:
             return None
         return LogPage(tuple(row.events or ()), row.last, row.state == statements.ENDED)
 
-    async def unended(self, older_than_s: float) -> list[tuple[TenantId, ResponseId]]:
+    async def unended(
+        self, older_than_s: float, most: int
+    ) -> list[tuple[TenantId, ResponseId, ConversationId | None]]:
         job, age = BackgroundJobRow, timedelta(seconds=older_than_s)
         own = and_(ResponseRow.tenant_id == job.tenant_id, ResponseRow.id == job.response_id)
-        left = select(job.tenant_id, job.response_id).join(ResponseRow, own)
+        conversation = ResponseRow.body["conversation"]["id"].as_string()
+        left = select(job.tenant_id, job.response_id, conversation.label("conversation"))
+        left = left.join(ResponseRow, own).order_by(ResponseRow.created_at).limit(most)
         left = left.where(job.state != statements.ENDED, ResponseRow.created_at < func.now() - literal(age))
         async with self._database.reading() as connection:
             rows = (await connection.execute(left)).all()
-        return [(TenantId(row.tenant_id), ResponseId(row.response_id)) for row in rows]
+        return [(row.tenant_id, row.response_id, row.conversation) for row in rows]
 
     @asynccontextmanager
     async def sweeping(self) -> AsyncIterator[bool]:

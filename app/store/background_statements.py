@@ -75,11 +75,6 @@ def logging() -> Select[Any]:
 def events(tenant: TenantId, response_id: ResponseId) -> Select[Any]:
     logged = select(ResponseEventRow.event).where(_of(tenant, response_id))
     return logged.order_by(ResponseEventRow.sequence_number)
-    return (
-        select(ResponseEventRow.event)
-        .where(_of(tenant, response_id))
-        .order_by(ResponseEventRow.sequence_number)
-    )
 
 
 def log(tenant: TenantId, response_id: ResponseId, after: int, limit: int) -> Select[Any]:

@@ -208,7 +208,7 @@ def test_cancelling_ends_the_generation_in_whichever_process_it_is(
     start: Callable[..., OpenAI], scripted_vllm_url: str
 ) -> None:
     client, other = start(), start(jobs=0)
-    with client.responses.create(**LONG, max_output_tokens=1500, stream=True) as stream:
+    with client.responses.create(**LONG, max_output_tokens=6000, stream=True) as stream:
         events = read(stream, until=20)
         response_id = events[0].response.id
         cancelled = other.responses.cancel(response_id)
@@ -236,7 +236,7 @@ def test_what_waits_is_cancelled_at_once(start: Callable[..., OpenAI]) -> None:
 
 def test_deleting_ends_the_generation_too(start: Callable[..., OpenAI], scripted_vllm_url: str) -> None:
     client = start()
-    with client.responses.create(**LONG, max_output_tokens=1500, stream=True) as stream:
+    with client.responses.create(**LONG, max_output_tokens=6000, stream=True) as stream:
         response_id = read(stream, until=20)[0].response.id
         client.responses.delete(response_id)
         read(stream)

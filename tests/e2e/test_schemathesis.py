@@ -25,13 +25,13 @@ CHECKS = [
     checks.response_schema_conformance,
 ]
 CREATE, COUNT = "POST /v1/responses", "POST /v1/responses/input_tokens"
-CONTEXT = "POST /v1/contexts"
-ONE_IN = {(CREATE, True): 8, (CREATE, False): 3, (COUNT, True): 8, (COUNT, False): 8}
-ONE_IN |= {(CONTEXT, True): 8, (CONTEXT, False): 8}
+CONTEXT, COMPACT = "POST /v1/contexts", "POST /v1/responses/compact"
 ADDING = ("POST /v1/conversations", "POST /v1/conversations/{conversation_id}/items")
-ONE_IN |= {(label, good): 8 for label in ADDING for good in (True, False)}
+ONE_IN = {(CREATE, True): 8, (CREATE, False): 6}
+ONE_IN |= {(label, good): 16 for label in (COUNT, CONTEXT, *ADDING) for good in (True, False)}
+ONE_IN |= {(COMPACT, True): 60, (COMPACT, False): 16}
 """Of schemathesis' good requests to create, some 550, and bad ones, some 1300, so many are sent: a good one
-makes the model work. Those to count tokens are parsed as those to create are."""
+makes the model work, the longest to sum something up. The others' items are parsed as those to create are."""
 
 
 # Made here and not asked of the service, so that pytest knows the operations before there is one.

@@ -230,11 +230,12 @@ async def test_a_long_log_comes_in_pages(kept: Kept) -> None:
 
 
 async def test_what_has_not_ended_is_found(kept: Kept) -> None:
-    key = (kept.tenant, kept.id)
-    assert key in await kept.store.unended(0)
-    assert key not in await kept.store.unended(10**9)
+    key = (kept.tenant, kept.id, None)
+    assert key in await kept.store.unended(0, 100)
+    assert key not in await kept.store.unended(10**9, 100)
+    assert len(await kept.store.unended(0, 1)) == 1
     await kept.store.cancel(kept.tenant, kept.id)
-    assert key not in await kept.store.unended(0)
+    assert key not in await kept.store.unended(0, 100)
 
 
 async def test_one_sweeps_at_a_time(kept: Kept, database: Database) -> None:

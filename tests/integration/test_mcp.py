@@ -207,8 +207,25 @@ LIES: dict[str, dict[str, Any]] = {
     "tools that are none": {"tools_list": {"result": {"tools": "many"}}},
     "a schema that is none": {"tools_list": listed(inputSchema="object")},
     "a schema of no object": {"tools_list": listed(inputSchema={"type": "string"})},
-    "an invalid schema": {
-        "tools_list": listed(inputSchema={"type": "object", "properties": {"a": {"type": 5}}})
+    "a number that is none": {
+        "tools_list": lambda m: Response(
+            f'{{"jsonrpc": "2.0", "id": {m["id"]}, "result": '
+            '{"tools": [{"name": "lie", "inputSchema": {"type": "object", "maximum": 1e999}}]}}',
+            media_type="application/json",
+        )
+    },
+    "a number of many digits": {
+        "tools_list": listed(inputSchema={"type": "object", "properties": {"a": {"maximum": 10**40}}})
+    },
+    "many tools of some size": {
+        "tools_list": {
+            "result": {
+                "tools": [
+                    {"name": f"t{n}", "inputSchema": {"type": "object", "title": "x" * 60_000}}
+                    for n in range(20)
+                ]
+            }
+        }
     },
     "a schema too large": {
         "tools_list": listed(inputSchema={"type": "object", "description": "x" * 100_000})

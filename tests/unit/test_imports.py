@@ -1,6 +1,7 @@
 """Who may import whom (docs: ARCHITECTURE's table), read from the source, so that no path escapes a test."""
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,7 +47,7 @@ ARROWS = {
     },
     # Stands where the plugin stands, beside vLLM, and drives it.
     "certify": {"certify", "vllm_plugin", "prefix", "errors", "vllm", "tokenizers", "msgspec"},
-    "mcp": {"mcp", "conversation", "mcp_types", "httpx2", "jsonschema"},
+    "mcp": {"mcp", "conversation", "mcp_types", "httpx2"},
     "ui": {"ui", "conversation", "errors", "fastapi", "starlette", "pydantic"},
     "local": {"local", "errors", "settings"},
     "main": EVERYTHING,
@@ -134,6 +135,12 @@ def test_set_up_needs_nothing_installed() -> None:
         others = {n for n in imports_of((APP / "local" / f"{name}.py").read_text()) if n.startswith("app.")}
         allowed = {"app.errors.SetupError", "app.local.target"} | {f"app.local.{n}" for n in BEFORE_INSTALL}
         assert {n for n in others if not any(n == a or n.startswith(a + ".") for a in allowed)} == set(), name
+
+
+def test_the_service_starts_without_the_sdk_of_mcp() -> None:
+    """It takes half a second: those who use it wait for it."""
+    program = "import sys, app.main; sys.exit('mcp' in sys.modules or 'mcp_types' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
 
 
 def test_only_one_file_commits() -> None:

@@ -298,3 +298,24 @@ async def test_a_lease_is_kept_alive_while_its_turn_runs() -> None:
     before = renewing.renewed
     await asyncio.sleep(0.05)
     assert renewing.renewed == before
+
+
+class Releasing(MemoryConversationStore):
+    released = 0
+
+    async def release(self, *lease: Any) -> None:
+        self.released += 1
+        await super().release(*lease)
+
+
+@pytest.mark.parametrize("stored", [True, False])
+async def test_what_the_commit_gave_back_is_not_given_back_again(stored: bool) -> None:
+    store = MemoryResponseStore()
+    store.conversations = releasing = Releasing(lambda *_: True)
+    talk = Talk(store, wait=False)
+    await talk.begin()
+    await talk.ask("q1", store=stored)
+    assert releasing.released == 0
+    talk.worker.breaks_off = True
+    await talk.ask("q2", store=stored)
+    assert releasing.released == 1

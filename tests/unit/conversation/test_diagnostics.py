@@ -56,6 +56,12 @@ def test_a_response_that_is_not_there() -> None:
     assert said(compared=None) == {"type": "comparison_response_not_found"}
 
 
+@pytest.mark.parametrize("model", ["m", "other"])
+def test_a_response_that_has_no_usage(model: str) -> None:
+    """It is in the background, and has not ended, or not well."""
+    assert said(None, compared={**BODY, "usage": None}, model=model) == NO_CLAIM
+
+
 @pytest.mark.parametrize("tokens", [1000, 1004])
 @pytest.mark.parametrize("cached", [992, 896, 1008])
 def test_a_prompt_that_begins_as_the_other_and_was_cached_is_a_hit(tokens: int, cached: int) -> None:

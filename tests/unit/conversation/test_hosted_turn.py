@@ -11,6 +11,7 @@ import pytest
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from app.conversation.approvals import approved, check_approvals
 from app.conversation.engine import Delta, Generation, Margin, ToolCallDelta, Usage, Whole
 from app.conversation.hosted import McpServer, ServerTool, ToolFilter, ToolServerError
 from app.conversation.options import Options
@@ -18,6 +19,7 @@ from app.conversation.output import Event
 from app.conversation.plan import Caching, TurnRequest
 from app.conversation.records import DEFAULT_TENANT, Item
 from app.engine import messages
+from app.engine.bodies import stock_body
 from app.errors import InvalidRequest
 from app.store.memory import MemoryResponseStore
 from tests.unit.conversation.hosted import FakeToolServers, tool
@@ -253,6 +255,13 @@ async def test_the_tokens_of_all_rounds_count_against_the_limit() -> None:
     assert (response["status"], response["completed_at"]) == ("incomplete", None)
 
 
+async def test_what_is_sampled_at_least_is_no_more_than_what_is_left() -> None:
+    loop = Loop(LOOK, LOOK, SAID)
+    await loop.asked(options=Options(max_output_tokens=12, extras={"min_tokens": 4, "seed": 1}))
+    extras = [generation.options.extras for generation in loop.worker.generations]
+    assert extras == [{"min_tokens": least, "seed": 1} for least in (4, 4, 2)]
+
+
 async def test_no_more_calls_than_max_tool_calls_are_run_and_the_model_is_told_once() -> None:
     loop = Loop(calls(("look", "{}"), ("look", "{}")), LOOK, LOOK, SAID)
     response = await loop.asked(max_calls=1)
@@ -362,9 +371,28 @@ async def test_answers_without_a_request_are_refused() -> None:
         with pytest.raises(InvalidRequest) as caught:
             await loop.turn(asking(first["id"], mcp=(ASKS,), input=given))
         assert caught.value.param == f"input[{place}].approval_request_id"
+    for servers in ((replace(ASKS, label="x"),), ()):
+        with pytest.raises(InvalidRequest) as caught:
+            await loop.turn(asking(first["id"], mcp=servers, input=(answer(asked, True),)))
+        assert caught.value.param == "tools"
+        assert "'box'" in str(caught.value)
+    # What is not run needs no server.
+    assert (await loop.asked(first["id"], mcp=(), input=(answer(asked, False),)))["status"] == "completed"
+
+
+def test_what_was_added_to_a_conversation_answers_a_request_once() -> None:
+    waits = {"type": "mcp_approval_request", "id": "r", "server_label": "box"}
+    yes, no = answer(waits, True), answer(waits, False)
+    for pending in ((yes, yes), (yes, no)):
+        with pytest.raises(InvalidRequest) as caught:
+            check_approvals((waits,), (), pending)
+        assert caught.value.param == "conversation"
     with pytest.raises(InvalidRequest) as caught:
-        await loop.turn(asking(first["id"], mcp=(replace(ASKS, label="x"),), input=(answer(asked, True),)))
-    assert caught.value.param == "tools"
+        check_approvals((waits,), (yes,), (no,), first=2)
+    assert caught.value.param == "input[2].approval_request_id"
+    check_approvals((), (), (waits, yes))
+    check_approvals((), (), (yes,))  # its request was deleted
+    assert approved((waits,), (yes, yes)) == (waits,)
 
 
 async def test_a_client_that_keeps_the_conversation_gets_the_same_prompts() -> None:
@@ -428,12 +456,24 @@ async def test_names_that_are_taken_get_their_servers_label() -> None:
     ]
     margin = loop.worker.prompts[-1]
     assert isinstance(margin, Margin)
-    names = loop.worker.generations[-1].options.shown_names
-    rendered = messages.margin(margin.parent_output, (), names)
-    assert [m["tool_calls"][0]["function"]["name"] for m in rendered if "tool_calls" in m] == [
-        "other__odd_name",
-        "box__look",
-    ]
+    rendered = messages.margin(margin.parent_output, ())
+    names = [m["tool_calls"][0]["function"]["name"] for m in rendered if "tool_calls" in m]
+    assert names == ["odd_name", "look"], "what was said does not change with the tools of a turn"
+
+
+async def test_a_call_has_one_name_whatever_tools_the_turns_have() -> None:
+    loop = Loop(LOOK, SAID, SAID, SAID)
+    first = await loop.asked()
+    both = (BOX, replace(BOX, label="other"))
+    second = await loop.asked(first["id"], mcp=both)
+    assert second["caching"]["path"] == "hit"
+    offered = [t["name"] for t in loop.worker.generations[-1].options.offered_tools]
+    assert offered == ["box__look", "other__look"]
+    await loop.asked(second["id"], mcp=both, caching=Caching(False, 60))
+    generation, full = loop.worker.generations[-1], loop.worker.prompts[-1]
+    assert isinstance(full, Whole)
+    sent = stock_body(generation, full)["messages"]
+    assert [m["tool_calls"][0]["function"]["name"] for m in sent if "tool_calls" in m] == ["look"]
 
 
 NAMED = {"type": "mcp", "server_label": "box", "name": "look"}

@@ -91,3 +91,13 @@ async def test_all_services_of_a_database_have_one_sealer() -> None:
     assert await one.sealer() is await one.sealer()
     with pytest.raises(InvalidEncryptedContent):
         (await Sealing(MemoryResponseStore()).sealer()).open(TENANT, sealed)
+
+
+async def test_a_request_passes_for_nothing_that_clients_carry() -> None:
+    sealing = Sealing(MemoryResponseStore())
+    sealed = (await sealing.requests()).seal(TENANT, "authorization")
+    assert (await sealing.requests()).open(TENANT, sealed) == "authorization"
+    for other, version in ((await sealing.sealer(), "mr1_"), (await sealing.compactions(), "mc1_")):
+        for forged in (sealed, version + sealed[4:]):
+            with pytest.raises(InvalidEncryptedContent):
+                other.open(TENANT, forged)
