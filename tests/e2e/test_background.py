@@ -1,6 +1,8 @@
 """Responses in the background on real vLLM: polled, resumed, cancelled, and through processes that die."""
 
+import asyncio
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
@@ -22,7 +24,7 @@ from app.main import create_app
 from app.store import migrate
 from app.store.database import Database, libpq_parameters
 from tests.e2e.service import Service
-from tests.e2e.stack import SECRET, sdk, serving, wait_until_idle
+from tests.e2e.stack import SECRET, sdk, serving
 
 ENDED = ("completed", "incomplete", "failed", "cancelled")
 LONG: dict[str, Any] = {"input": "Go on.", "background": True, "temperature": 0}
@@ -39,6 +41,13 @@ async def own(empty_database: Database) -> AsyncIterator[Database]:
 @pytest.fixture
 def url(own: Database) -> str:
     return own.engine.url.render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def running() -> Iterator[Callable[..., str]]:
+    """Keeps what it is given running, until the test ends."""
+    with ExitStack() as stack:
+        yield stack.enter_context
 
 
 @pytest.fixture
@@ -205,20 +214,22 @@ def test_a_stream_is_taken_up_where_it_was_left(start: Callable[..., OpenAI]) ->
 
 
 def test_cancelling_ends_the_generation_in_whichever_process_it_is(
-    start: Callable[..., OpenAI], scripted_vllm_url: str
+    start: Callable[..., OpenAI], running: Callable[..., str], scripted_vllm_url: str
 ) -> None:
-    client, other = start(), start(jobs=0)
-    with client.responses.create(**LONG, max_output_tokens=6000, stream=True) as stream:
+    proxy = Breaking(scripted_vllm_url, answers=1, after_bytes=8000, holds=True)
+    worker = running(serving(proxy.app()))
+    client, other = start(worker=worker), start(jobs=0, worker=worker)
+    with client.responses.create(**LONG, max_output_tokens=200, stream=True) as stream:
         events = read(stream, until=20)
         response_id = events[0].response.id
         cancelled = other.responses.cancel(response_id)
         assert (cancelled.status, cancelled.output, cancelled.error) == ("cancelled", [], None)
         events += read(stream)
+    assert proxy.left.wait(20), "vLLM was not told"
     assert other.responses.cancel(response_id) == cancelled == client.responses.retrieve(response_id)
     assert [e.sequence_number for e in events] == list(range(len(events)))
     assert events[-1].type.endswith(".delta")
     assert read_on(other, response_id, events) == events
-    wait_until_idle(scripted_vllm_url)
     with pytest.raises(BadRequestError, match="cannot be continued: it is cancelled"):
         client.responses.create(input="And?", previous_response_id=response_id)
 
@@ -234,13 +245,16 @@ def test_what_waits_is_cancelled_at_once(start: Callable[..., OpenAI]) -> None:
     assert client.responses.cancel(later.id).status == "incomplete"
 
 
-def test_deleting_ends_the_generation_too(start: Callable[..., OpenAI], scripted_vllm_url: str) -> None:
-    client = start()
-    with client.responses.create(**LONG, max_output_tokens=6000, stream=True) as stream:
+def test_deleting_ends_the_generation_too(
+    start: Callable[..., OpenAI], running: Callable[..., str], scripted_vllm_url: str
+) -> None:
+    proxy = Breaking(scripted_vllm_url, answers=1, after_bytes=8000, holds=True)
+    client = start(worker=running(serving(proxy.app())))
+    with client.responses.create(**LONG, max_output_tokens=200, stream=True) as stream:
         response_id = read(stream, until=20)[0].response.id
         client.responses.delete(response_id)
         read(stream)
-    wait_until_idle(scripted_vllm_url)
+    assert proxy.left.wait(20), "vLLM was not told"
     assert httpx.get(f"{client.base_url}responses/{response_id}").status_code == 404
 
 
@@ -309,13 +323,17 @@ def _forget_jobs(database: Database) -> None:
 
 
 class Breaking:
-    """A proxy in front of vLLM that breaks off the first answers after so many bytes."""
+    """A proxy in front of vLLM that breaks off the first answers after so many bytes, or with `holds` lets
+    them come no further."""
 
-    def __init__(self, target: str, answers: int, after_bytes: int) -> None:
+    def __init__(self, target: str, answers: int, after_bytes: int, *, holds: bool = False) -> None:
         self._target = target
         self._answers = answers
         self._after_bytes = after_bytes
+        self._holds = holds
         self.asked = 0
+        self.left = threading.Event()
+        """Somebody went away before the end of an answer."""
 
     def app(self) -> FastAPI:
         client = httpx.AsyncClient(timeout=300)
@@ -338,21 +356,28 @@ class Breaking:
             self.asked += streamed
             limit = self._after_bytes if streamed and self.asked <= self._answers else None
             kept = {k: v for k, v in answer.headers.items() if k in ("content-type",)}
-            return StreamingResponse(_until(answer, limit), answer.status_code, headers=kept)
+            return StreamingResponse(self._until(answer, limit), answer.status_code, headers=kept)
 
         return app
 
+    async def _until(self, answer: httpx.Response, limit: int | None) -> AsyncIterator[bytes]:
+        sent = 0
+        try:
+            async for part in answer.aiter_raw():
+                sent += len(part)
+                if limit is not None and sent > limit:
+                    await self._break_off()
+                yield part
+        except asyncio.CancelledError:
+            self.left.set()
+            raise
+        finally:
+            await answer.aclose()
 
-async def _until(answer: httpx.Response, limit: int | None) -> AsyncIterator[bytes]:
-    sent = 0
-    try:
-        async for part in answer.aiter_raw():
-            sent += len(part)
-            if limit is not None and sent > limit:
-                raise ConnectionError("vLLM is gone")
-            yield part
-    finally:
-        await answer.aclose()
+    async def _break_off(self) -> None:
+        if self._holds:
+            await asyncio.sleep(3600)
+        raise ConnectionError("vLLM is gone")
 
 
 def test_vllm_that_breaks_off_is_asked_again(start: Callable[..., OpenAI], scripted_vllm_url: str) -> None:
