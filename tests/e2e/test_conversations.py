@@ -235,18 +235,19 @@ def test_who_hangs_up_leaves_the_conversation_as_it_was_and_free(
 ) -> None:
     first = ask(client, opening, conversation=conversation)
     before = said(client, conversation)
-    stream = client.responses.create(
-        input="Count.", conversation=conversation, stream=True, max_output_tokens=4000
-    )
+    endless: Any = {"max_output_tokens": 4000, "ignore_eos": True}
+    count: Any = {"input": "Count.", "conversation": conversation}
+    stream = client.responses.create(**count, stream=True, extra_body=endless)
     for _ in range(5):
         next(iter(stream))
     stream.close()
     wait_until_idle(vllm_url)
     assert said(client, conversation) == before
     assert path(ask(client, "Go on.", conversation=conversation)) == ("hit", None)
-    body = {"input": "Count.", "conversation": conversation, "max_output_tokens": 4000}
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{client.base_url}responses", json=body, timeout=httpx.Timeout(30, read=1))
+        httpx.post(
+            f"{client.base_url}responses", json={**count, **endless}, timeout=httpx.Timeout(30, read=1)
+        )
     wait_until_idle(vllm_url)
 
     def is_free() -> bool:
