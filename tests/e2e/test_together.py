@@ -269,7 +269,7 @@ async def test_a_lease_that_was_lost_fails_the_turn_and_changes_nothing(
     """As a process does that was taken for dead and was not."""
     stolen = text("UPDATE conversations SET lease = NULL, lease_expires_at = NULL WHERE id = :id")
     stream = client.responses.create(
-        model=MODEL, input="Go on.", conversation=conversation, stream=True, max_output_tokens=1500
+        model=MODEL, input="Go on.", conversation=conversation, stream=True, max_output_tokens=6000
     )
     events = [next(iter(stream))]
     await own.write(stolen, {"id": conversation})
