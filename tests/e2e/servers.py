@@ -66,10 +66,7 @@ def scripted_vllm_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
         yield url
         return
     engine = next(engine for engine in ON_A_CPU if tools in engine.scenarios)
-    # One core is enough for it; all of them would leave none to those who are to keep up with it.
-    environment = {"VLLM_CPU_OMP_THREADS_BIND": str(min(os.sched_getaffinity(0)))}
-    environment |= {"PYTHONPATH": str(ROOT), "VLLM_CPU_KVCACHE_SPACE": "1"}
-    with patch.dict(os.environ, environment):
+    with patch.dict(os.environ, {"PYTHONPATH": str(ROOT), "VLLM_CPU_KVCACHE_SPACE": "1"}):
         server = LocalVllm(
             str(engine.model()),
             MODEL,

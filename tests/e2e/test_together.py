@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import pytest_asyncio
-from openai import BadRequestError, NotFoundError, OpenAI, omit
+from openai import BadRequestError, OpenAI, omit
 from openai.types.responses import Response
 from sqlalchemy import text
 
@@ -261,25 +261,6 @@ def test_a_cancelled_turn_leaves_the_conversation_as_it_was_and_free(
         end(job.id)
         assert path(polled(client, waiting))[0] in ("hit", "rewind")
     assert asked_in(client, conversation) == ["Hello.", "And?", "And?"]
-
-
-async def test_a_lease_that_was_lost_fails_the_turn_and_changes_nothing(
-    client: OpenAI, own: Database, conversation: str
-) -> None:
-    """As a process does that was taken for dead and was not."""
-    stolen = text("UPDATE conversations SET lease = NULL, lease_expires_at = NULL WHERE id = :id")
-    stream = client.responses.create(
-        model=MODEL, input="Go on.", conversation=conversation, stream=True, max_output_tokens=6000
-    )
-    events = [next(iter(stream))]
-    await own.write(stolen, {"id": conversation})
-    await asyncio.to_thread(scripted, client, "Hello.", conversation=conversation, max_output_tokens=8)
-    events += await asyncio.to_thread(list, stream)
-    assert events[-1].type == "response.failed"
-    assert asked_in(client, conversation) == ["Hello."]
-    with pytest.raises(NotFoundError):
-        client.responses.retrieve(events[0].response.id)  # type: ignore[union-attr]
-    assert is_free(client, conversation)
 
 
 async def test_a_job_whose_lease_was_lost_is_made_again(
