@@ -1,21 +1,15 @@
 """The body of `POST /v1/responses/compact`: what is accepted, and what it asks for."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
-
-from app.api.items import Ttl, as_item
+from app.api.items import as_item
 from app.api.prompt import Given
+from app.api.requests import CacheKey, CacheOptions, CacheRetention
 from app.api.strict import Absent, Strict
 from app.conversation.options import Options
 from app.conversation.plan import Caching, TurnRequest
 from app.conversation.records import ResponseId
 from app.errors import MissingParameter
-
-
-class CacheOptions(Strict):
-    mode: Literal["implicit", "explicit"] = "implicit"
-    ttl: Ttl = "30m"
 
 
 class CompactResponse(Strict):
@@ -24,9 +18,9 @@ class CompactResponse(Strict):
     instructions: str | None = None
     previous_response_id: str | None = None
     image: Absent = None
-    prompt_cache_key: Annotated[str, Field(max_length=1024)] | None = None
+    prompt_cache_key: CacheKey | None = None
     prompt_cache_options: CacheOptions | None = None
-    prompt_cache_retention: Literal["in_memory", "24h"] | None = None
+    prompt_cache_retention: CacheRetention | None = None
     service_tier: Literal["auto", "default", "fast", "flex", "priority"] | None = None
 
     def turn(self) -> TurnRequest:

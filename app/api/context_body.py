@@ -6,16 +6,21 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from app.api.answers import Answer, Page
 from app.api.items import InputItem, as_item
-from app.api.prompt import ReasoningConfig, TextConfig
+from app.api.prompt import ReasoningConfig, TextConfig, one_message
 from app.api.query import Listing
-from app.api.requests import CachingField, CountInputTokens, CreateResponse, Metadata, PromptCacheOptions
+from app.api.requests import (
+    MAX_TTL_S,
+    CachingField,
+    CountInputTokens,
+    CreateResponse,
+    Metadata,
+    PromptCacheOptions,
+)
 from app.api.strict import ClientJson, Strict, unsupported
 from app.api.tools import MAX_TOOLS, AnyTool, ToolChoice
 from app.conversation.plan import TurnRequest
 from app.conversation.records import Item
 from app.errors import MissingParameter
-
-MAX_TTL_S = 30 * 24 * 3600
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.:/-]{0,127}$")]
 """Not unique, and no address: a turn names a context by its id."""
@@ -28,9 +33,7 @@ def _called_by_the_client(tools: list[Any]) -> list[Any]:
 
 
 def _items(value: Any) -> Any:
-    if isinstance(value, str):
-        return [{"role": "user", "content": value}]
-    return [] if value is None else value
+    return [] if value is None else one_message(value)
 
 
 class _Prewarming(CreateResponse):

@@ -57,12 +57,13 @@ class ReasoningConfig(Strict):
         return self.summary or self.generate_summary
 
 
-def _one_message(value: Any) -> Any:
+def one_message(value: Any) -> Any:
+    """A plain string is short for one message of the user's."""
     return [{"role": "user", "content": value}] if isinstance(value, str) else value
 
 
 _Items = list[InputItem]
-Given = Annotated[_Items | None, BeforeValidator(_one_message, json_schema_input_type=str | _Items | None)]
+Given = Annotated[_Items | None, BeforeValidator(one_message, json_schema_input_type=str | _Items | None)]
 
 
 class ConversationReference(Strict):

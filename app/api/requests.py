@@ -16,18 +16,26 @@ from app.conversation.records import ResponseId
 from app.errors import InvalidRequest
 
 _DAY_S = 24 * 3600
+MAX_TTL_S = 30 * _DAY_S
 _TTL_S: dict[str | None, int] = {None: 0, "30m": 30 * 60, "12h": 12 * 3600}
 
 
 class CachingField(Strict):
     type: Literal["enabled", "disabled"] = "enabled"
-    ttl: int | None = Field(None, ge=1, le=30 * _DAY_S)
+    ttl: int | None = Field(None, ge=1, le=MAX_TTL_S)
     """Seconds."""
 
 
-class PromptCacheOptions(Strict):
+CacheKey = Annotated[str, Field(max_length=1024)]
+CacheRetention = Literal["in_memory", "24h"]
+
+
+class CacheOptions(Strict):
     mode: Literal["implicit", "explicit"] = "implicit"
     ttl: Ttl = "30m"
+
+
+class PromptCacheOptions(CacheOptions):
     prewarm: bool = False
     comparison_response_id: str | None = None
 
@@ -99,8 +107,8 @@ class CreateResponse(Prompt, VllmFields):
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None = None
     safety_identifier: Annotated[str, Field(max_length=128)] | None = None
     user: str | None = None
-    prompt_cache_key: Annotated[str, Field(max_length=1024)] | None = None
-    prompt_cache_retention: Literal["in_memory", "24h"] | None = None
+    prompt_cache_key: CacheKey | None = None
+    prompt_cache_retention: CacheRetention | None = None
     prompt_cache_options: PromptCacheOptions | None = None
     caching: CachingField | None = None
 

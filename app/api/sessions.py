@@ -11,8 +11,8 @@ from typing import Any
 
 from starlette.datastructures import Headers
 
-from app.api.context_body import MAX_TTL_S, Asked, ContextPrompt, completed
-from app.api.requests import CachingField, CreateResponse
+from app.api.context_body import Asked, ContextPrompt, completed
+from app.api.requests import MAX_TTL_S, CachingField, CreateResponse
 from app.conversation.context_store import ContextId, HeldContext
 from app.conversation.contexts import Contexts, starting_from
 from app.conversation.plan import TurnRequest

@@ -1,6 +1,6 @@
 """Calls of MCP tools that wait for the client's word: which answer is whose, and what was approved."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from app.conversation.records import Item
 from app.errors import InvalidRequest
@@ -20,8 +20,7 @@ def check_approvals(
     """
     made = {item["id"] for item in (*before, *pending) if item["type"] == REQUEST}
     waiting = {item["id"] for item in before if item["type"] == REQUEST}
-    places = [f"input[{first + position}].approval_request_id" for position in range(len(items))]
-    for item, place in zip((*pending, *items), ("conversation",) * len(pending) + (*places,), strict=True):
+    for item, place in placed(items, pending, first, "approval_request_id"):
         if item["type"] == REQUEST:
             waiting.add(item["id"])
         elif item["type"] == RESPONSE:
@@ -31,6 +30,16 @@ def check_approvals(
                     f"No approval request with id '{request}' waits for an answer.", param=place
                 )
             waiting.discard(request)
+
+
+def placed(
+    items: Sequence[Item], pending: Sequence[Item], first: int, field: str
+) -> Iterator[tuple[Item, str]]:
+    """`pending` and then `items`, each with what an error about its `field` names: the conversation, or the
+    place in the request's input, in which `first` is that of the first item."""
+    yield from ((item, "conversation") for item in pending)
+    for position, item in enumerate(items, first):
+        yield item, f"input[{position}].{field}"
 
 
 def approved(before: Iterable[Item], items: Sequence[Item]) -> tuple[Item, ...]:

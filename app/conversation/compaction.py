@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.conversation.inputs import CALLS
+from app.conversation.inputs import CALLS, is_told, is_users
 from app.conversation.records import Item, Segment, TenantId
 from app.conversation.sealing import Sealing
 
@@ -27,7 +27,6 @@ PAUSE = "I will go on once the conversation so far is summarised."
 """Said by the model before the instruction, where words before it were not answered: many templates want the
 roles to alternate."""
 
-_TOLD = ("system", "developer")
 _ANSWERS = {
     **dict.fromkeys(CALLS.values(), "call_id"),
     "mcp_approval_response": "approval_request_id",
@@ -174,8 +173,8 @@ def kept(items: Sequence[Item], start: int) -> tuple[Item, ...]:
     the model's work, the last words of the user as well: they are what it works on."""
     before, after = items[:start], tuple(items[start:])
     told = [item for item in before if is_told(item)]
-    asked = [item for item in before if item["type"] == "message" and item["role"] == "user"]
-    if not after or any(item["type"] == "message" and item["role"] == "user" for item in after):
+    asked = [item for item in before if is_users(item)]
+    if not after or any(map(is_users, after)):
         asked = []
     return (*told, *asked[-1:], *after)
 
@@ -187,11 +186,6 @@ def request_of_summary(before: Sequence[Item]) -> tuple[Item, ...]:
         return (instruction,)
     pause = {**_message("assistant", ""), "content": [{"type": "output_text", "text": PAUSE}]}
     return (pause, instruction)
-
-
-def is_told(item: Item) -> bool:
-    """Whether it is a message of whoever runs the conversation, not of who takes part in it."""
-    return item["type"] == "message" and item["role"] in _TOLD
 
 
 def _is_models(item: Item) -> bool:

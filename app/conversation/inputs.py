@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from app.conversation.approvals import RESPONSE, check_approvals
+from app.conversation.approvals import RESPONSE, check_approvals, placed
 from app.conversation.records import Item, ResponseStore, TenantId
 from app.conversation.sealing import Sealing
 from app.errors import InvalidRequest, NotFound
@@ -64,8 +64,7 @@ def check_calls(
     """
     settled = answered(before)
     open_calls = {_key(c): c for c in before if c["type"] in CALLS and c["call_id"] not in settled}
-    places = [f"input[{first + position}].call_id" for position in range(len(items))]
-    for item, place in zip((*pending, *items), ("conversation",) * len(pending) + (*places,), strict=True):
+    for item, place in placed(items, pending, first, "call_id"):
         if item["type"] in CALLS:
             if _key(item) in open_calls:
                 message = f"Two tool calls with the call_id '{item['call_id']}' wait for their output."
@@ -91,6 +90,16 @@ def check_question(items: Sequence[Item]) -> None:
             "The conversation does not end in something to answer: give the next message as 'input'.",
             param="input",
         )
+
+
+def is_told(item: Item) -> bool:
+    """Whether it is a message of whoever runs the conversation, not of who takes part in it."""
+    return item["type"] == "message" and item["role"] in ("system", "developer")
+
+
+def is_users(item: Item) -> bool:
+    """Whether it is a message of the user's."""
+    return bool(item["type"] == "message" and item["role"] == "user")
 
 
 def answered(items: Iterable[Item]) -> frozenset[str]:

@@ -11,11 +11,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from app.conversation.records import Item, ResponseStore, TenantId
 from app.errors import InvalidEncryptedContent
 
-KEY_NAME = "reasoning"
-COMPACTION_KEY_NAME = "compaction"
-REQUEST_KEY_NAME = "request"
-_REASONING, _COMPACTION, _REQUEST = "mr1_", "mc1_", "mq1_"
-"""What is sealed, and how: both stand at its beginning."""
+_VERSIONS = {"reasoning": "mr1_", "compaction": "mc1_", "request": "mq1_"}
+"""By what is sealed, which is also the name of its key: how it is, which stands at its beginning."""
 _NONCE_BYTES = 12
 
 
@@ -25,7 +22,7 @@ class Sealer:
     Sealed: the version, then nonce, ciphertext and tag as URL-safe base64 without padding.
     """
 
-    def __init__(self, key: bytes, version: str = _REASONING) -> None:
+    def __init__(self, key: bytes, version: str = _VERSIONS["reasoning"]) -> None:
         """key: 32 bytes. Raises ValueError for another length."""
         if len(key) != 32:
             raise ValueError(f"a key of {len(key)} bytes")
@@ -73,27 +70,19 @@ class Sealing:
 
     def __init__(self, store: ResponseStore) -> None:
         self._store = store
-        self._sealer: Sealer | None = None
-        self._compactions: Sealer | None = None
-        self._requests: Sealer | None = None
+        self._sealers: dict[str, Sealer] = {}
 
     async def sealer(self) -> Sealer:
-        """Raises StoreUnavailable."""
-        if self._sealer is None:
-            self._sealer = Sealer(await self._store.key(KEY_NAME))
-        return self._sealer
+        """That of reasoning. Raises StoreUnavailable."""
+        return await self._of("reasoning")
 
     async def compactions(self) -> Sealer:
         """That of compactions. Raises StoreUnavailable."""
-        if self._compactions is None:
-            self._compactions = Sealer(await self._store.key(COMPACTION_KEY_NAME), _COMPACTION)
-        return self._compactions
+        return await self._of("compaction")
 
     async def requests(self) -> Sealer:
         """That of requests in the background. Raises StoreUnavailable."""
-        if self._requests is None:
-            self._requests = Sealer(await self._store.key(REQUEST_KEY_NAME), _REQUEST)
-        return self._requests
+        return await self._of("request")
 
     async def sealed(self, tenant: TenantId, items: tuple[Item, ...]) -> tuple[Item, ...]:
         """Reasoning items with their text as `encrypted_content` too. Raises StoreUnavailable."""
@@ -101,3 +90,8 @@ class Sealing:
             return items
         sealer = await self.sealer()
         return tuple(sealer.sealed(tenant, item) for item in items)
+
+    async def _of(self, what: str) -> Sealer:
+        if what not in self._sealers:
+            self._sealers[what] = Sealer(await self._store.key(what), _VERSIONS[what])
+        return self._sealers[what]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from app.conversation.approvals import REQUEST, RESPONSE, responses
 from app.conversation.engine import Generation, Whole, Worker
-from app.conversation.inputs import CALLS, answered
+from app.conversation.inputs import CALLS, answered, is_told, is_users
 from app.conversation.records import Item, Segment
 from app.errors import ContextLengthExceeded
 
@@ -30,7 +30,7 @@ async def fitting(worker: Worker, generation: Generation, prompt: Whole, *, step
     most = worker.context_length - worker.context_length // 8
 
     def cut(start: int) -> Whole:
-        left = (*_instructions(items[:start]), *(_words(items, start) if steps else ()), *items[start:])
+        left = (*filter(is_told, items[:start]), *(_words(items, start) if steps else ()), *items[start:])
         return Whole((Segment(left, ()),), (), None, REASON)
 
     async def fits(start: int) -> bool:
@@ -55,7 +55,7 @@ def _starts(items: Sequence[Item], *, steps: bool) -> list[int]:
     starts, waiting, outputs, approvals = [], set[str](), answered(items), responses(items)
     for position, item in enumerate(items):
         after_output = steps and position > 0 and items[position - 1]["type"] in CALLS.values()
-        if not waiting and (_is_users(item) or (after_output and item["type"] not in CALLS.values())):
+        if not waiting and (is_users(item) or (after_output and item["type"] not in CALLS.values())):
             starts.append(position)
         if item["type"] in CALLS and item["call_id"] in outputs:
             waiting.add(item["call_id"])
@@ -68,14 +68,6 @@ def _starts(items: Sequence[Item], *, steps: bool) -> list[int]:
     return starts
 
 
-def _is_users(item: Item) -> bool:
-    return bool(item["type"] == "message" and item["role"] == "user")
-
-
 def _words(items: Sequence[Item], start: int) -> list[Item]:
     """The user's last before `start`, where that is not his own."""
-    return [] if _is_users(items[start]) else [item for item in items[:start] if _is_users(item)][-1:]
-
-
-def _instructions(items: Sequence[Item]) -> list[Item]:
-    return [i for i in items if i["type"] == "message" and i["role"] in ("system", "developer")]
+    return [] if is_users(items[start]) else [item for item in items[:start] if is_users(item)][-1:]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, and_, delete, exc, insert, literal, or_, select, tuple_, update
+from sqlalchemy import Select, and_, delete, exc, insert, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from app.conversation.context_store import Context, ContextId, ContextPage, HeldContext
@@ -12,8 +12,9 @@ from app.conversation.records import Checkpoint, Paging, ResponseId, TenantId
 from app.errors import NotFound
 from app.store.database import Database
 from app.store.models import CONTEXT_FK, TABLES, CheckpointRow, ContextRow, ResponseRow
-from app.store.packing import pack_proof, possible, possible_after
+from app.store.packing import checkpoint_values, possible, possible_after
 from app.store.paging import page_of, rows_of
+from app.store.statements import in_order, starting_at
 
 _ADDING = insert(TABLES["contexts"])
 _ITS_RESPONSE = and_(ResponseRow.tenant_id == ContextRow.tenant_id, ResponseRow.id == ContextRow.response_id)
@@ -79,15 +80,7 @@ class PostgresContextStore:
         return [(ContextId(row.id), ResponseId(row.response_id)) for row in rows]
 
     async def keep(self, tenant: TenantId, response_id: ResponseId, checkpoint: Checkpoint) -> None:
-        values = {
-            "ref": checkpoint.ref,
-            "prefix_hash": checkpoint.prefix_hash,
-            "token_count": checkpoint.token_count,
-            "fingerprint": checkpoint.fingerprint,
-            "proof": pack_proof(checkpoint.proof),
-            "worker": checkpoint.worker,
-            "expires_at": checkpoint.expires_at,
-        }
+        values = checkpoint_values(checkpoint)
         typed = [literal(value, TABLES["checkpoints"].c[name].type) for name, value in values.items()]
         # A row of it only while the response is live: what is deleted has no checkpoint.
         live = select(ResponseRow.tenant_id, ResponseRow.id, *typed).where(
@@ -116,10 +109,8 @@ def _page(tenant: TenantId, paging: Paging, name: str | None, now: datetime) -> 
     place, page = (listed.c.created_at, listed.c.id), select(listed)
     if paging.after is not None:
         its_age = select(listed.c.created_at).where(listed.c.id == paging.after).scalar_subquery()
-        here, start = tuple_(*place), tuple_(its_age, literal(paging.after))
-        page = page.where(here >= start if paging.ascending else here <= start)
-    order = (column.asc() if paging.ascending else column.desc() for column in place)
-    return page.order_by(*order).limit(rows_of(paging))
+        page = page.where(starting_at(place, (its_age, literal(paging.after)), paging))
+    return page.order_by(*in_order(place, paging)).limit(rows_of(paging))
 
 
 def _held(row: Any) -> HeldContext:

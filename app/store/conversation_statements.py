@@ -28,6 +28,7 @@ from app.conversation.conversation_store import ITEMS_DELETED
 from app.conversation.records import ConversationId, Paging, TenantId
 from app.store.models import ConversationItemRow, ConversationRow, ResponseRow
 from app.store.paging import rows_of
+from app.store.statements import in_order, starting_at
 
 CONVERSATION = (
     ConversationRow.id,
@@ -129,11 +130,9 @@ def items(tenant: TenantId, conversation_id: ConversationId, paging: Paging) -> 
     page = select(row.item).where(_items_of(tenant, conversation_id))
     if paging.after is not None:
         after = item(tenant, conversation_id, paging.after).with_only_columns(row.position)
-        place = after.correlate(None).scalar_subquery()
-        page = page.where(row.position >= place if paging.ascending else row.position <= place)
-    return page.order_by(row.position.asc() if paging.ascending else row.position.desc()).limit(
-        rows_of(paging)
-    )
+        start = after.correlate(None).scalar_subquery()
+        page = page.where(starting_at((row.position,), (start,), paging))
+    return page.order_by(*in_order((row.position,), paging)).limit(rows_of(paging))
 
 
 def has_head_from(tenant: TenantId, conversation_id: ConversationId, position: int) -> Select[Any]:

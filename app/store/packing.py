@@ -3,8 +3,9 @@
 import re
 import struct
 from dataclasses import replace
+from typing import Any
 
-from app.conversation.records import Item, Paging
+from app.conversation.records import Checkpoint, Item, Paging
 from app.prefix.wire import Boundary
 
 _ITEM_ID = re.compile("[^\x00\ud800-\udfff]{1,256}")
@@ -22,6 +23,19 @@ def unpack_proof(packed: bytes) -> tuple[Boundary, ...]:
     return tuple(
         Boundary(chars, tokens, digest.hex()) for chars, tokens, digest in _BOUNDARY.iter_unpack(packed)
     )
+
+
+def checkpoint_values(checkpoint: Checkpoint) -> dict[str, Any]:
+    """By the names of the columns, less those that say whose it is. Raises as `pack_proof`."""
+    return {
+        "ref": checkpoint.ref,
+        "prefix_hash": checkpoint.prefix_hash,
+        "token_count": checkpoint.token_count,
+        "fingerprint": checkpoint.fingerprint,
+        "proof": pack_proof(checkpoint.proof),
+        "worker": checkpoint.worker,
+        "expires_at": checkpoint.expires_at,
+    }
 
 
 def item_key(item: Item) -> str | None:

@@ -42,7 +42,7 @@ from app.store.models import (
     KeyRow,
     ResponseRow,
 )
-from app.store.packing import item_key, pack_proof, possible, possible_after, unpack_proof
+from app.store.packing import checkpoint_values, item_key, possible, possible_after, unpack_proof
 from app.store.paging import page_of
 
 _PARENT = statements.live_parent()
@@ -244,14 +244,5 @@ def _values(turn: Turn) -> dict[str, Any]:
         "items_item": [item for _, _, item in items],
         "items_item_id": [item_key(item) for _, _, item in items],
     }
-    if checkpoint is None:
-        return values
-    return values | {
-        "checkpoints_ref": checkpoint.ref,
-        "checkpoints_prefix_hash": checkpoint.prefix_hash,
-        "checkpoints_token_count": checkpoint.token_count,
-        "checkpoints_fingerprint": checkpoint.fingerprint,
-        "checkpoints_proof": pack_proof(checkpoint.proof),
-        "checkpoints_worker": checkpoint.worker,
-        "checkpoints_expires_at": checkpoint.expires_at,
-    }
+    kept = checkpoint_values(checkpoint) if checkpoint else {}
+    return values | {f"checkpoints_{name}": value for name, value in kept.items()}

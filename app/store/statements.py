@@ -106,15 +106,15 @@ def input_items(tenant: TenantId, response_id: ResponseId, paging: Paging) -> Se
     held = select(*place).select_from(line).join(ItemRow, of_turn).where(~own_output)
     again = func.lead(ItemRow.item_id).over(partition_by=ItemRow.item_id, order_by=place)
     *key, item, later = held.add_columns(ItemRow.item, again.label("later")).subquery("held").c
-    chosen = select(*key, item).where(later.is_(None)).order_by(*_in_order(key, paging))
+    chosen = select(*key, item).where(later.is_(None)).order_by(*in_order(key, paging))
     if paging.after is not None:
-        newest_first = _in_order(place, Paging(ascending=False))
+        newest_first = in_order(place, Paging(ascending=False))
         after = held.where(ItemRow.item_id == paging.after).order_by(*newest_first).limit(1).cte("after")
-        chosen = chosen.join(after, _from_on(key, tuple(after.c), paging))
+        chosen = chosen.join(after, starting_at(key, tuple(after.c), paging))
     page = chosen.limit(rows_of(paging)).subquery("page")
     *key, item = page.c
-    in_order = func.json_agg(aggregate_order_by(item, *_in_order(key, paging)), type_=JSON)
-    return select(select(in_order).scalar_subquery().label("page")).where(_live(tenant, response_id))
+    listed = func.json_agg(aggregate_order_by(item, *in_order(key, paging)), type_=JSON)
+    return select(select(listed).scalar_subquery().label("page")).where(_live(tenant, response_id))
 
 
 def responses(tenant: TenantId, paging: Paging) -> Select[Any]:
@@ -128,8 +128,8 @@ def responses(tenant: TenantId, paging: Paging) -> Select[Any]:
         its_age = select(other.created_at).where(
             other.tenant_id == tenant, other.id == paging.after, other.deleted_at.is_(None)
         )
-        page = page.where(_from_on(place, (its_age.scalar_subquery(), literal(paging.after)), paging))
-    return page.order_by(*_in_order(place, paging)).limit(rows_of(paging))
+        page = page.where(starting_at(place, (its_age.scalar_subquery(), literal(paging.after)), paging))
+    return page.order_by(*in_order(place, paging)).limit(rows_of(paging))
 
 
 def saving(*, with_checkpoint: bool, begun: bool) -> Select[Any]:
@@ -223,11 +223,12 @@ def _items(direction: str, tenant: _Tenant, response_id: Any) -> ColumnElement[A
     return items.scalar_subquery().label(f"{direction}_items")
 
 
-def _in_order(place: Sequence[Any], paging: Paging) -> list[ColumnElement[Any]]:
+def in_order(place: Sequence[Any], paging: Paging) -> list[ColumnElement[Any]]:
+    """To order by. place: the columns that rows are listed by."""
     return [column.asc() if paging.ascending else column.desc() for column in place]
 
 
-def _from_on(place: Sequence[Any], start: Sequence[Any], paging: Paging) -> ColumnElement[bool]:
+def starting_at(place: Sequence[Any], start: Sequence[Any], paging: Paging) -> ColumnElement[bool]:
     """Whether a row is at `start` or comes after it."""
     here, there = tuple_(*place), tuple_(*start)
     return here >= there if paging.ascending else here <= there

@@ -88,18 +88,22 @@ async def test_streamed(agent: Agent[Any]) -> None:
     assert {"response.function_call_arguments.done", "response.output_text.done"} <= set(raw)
 
 
+async def forecast(agent: Agent[Any], question: str, streamed: bool, **options: Any) -> None:
+    if streamed:
+        result: Any = Runner.run_streamed(agent, question, **options)
+        assert [event async for event in result.stream_events()]
+    else:
+        result = await Runner.run(agent, question, **options)
+    assert isinstance(result.final_output, Forecast)
+
+
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_a_session_remembers(
     agent: Agent[Any], session: SQLiteSession, recording: Recording, streamed: bool
 ) -> None:
     for question in (QUESTION, "And in Rome?"):
         options: Any = {"session": session, "context": Asked(), "run_config": CONFIG}
-        if streamed:
-            result: Any = Runner.run_streamed(agent, question, **options)
-            assert [event async for event in result.stream_events()]
-        else:
-            result = await Runner.run(agent, question, **options)
-        assert isinstance(result.final_output, Forecast)
+        await forecast(agent, question, streamed, **options)
     assert len(await session.get_items()) == 8, "per question: itself, the call, its output, the answer"
     assert [len(body["input"]) for body in asked(recording)] == [1, 3, 5, 7]
 
@@ -111,12 +115,7 @@ async def test_a_session_is_kept_in_a_conversation(
     session = OpenAIConversationsSession(openai_client=async_client)
     for question in (QUESTION, "And in Rome?"):
         options: Any = {"session": session, "context": Asked(), "run_config": CONFIG}
-        if streamed:
-            result: Any = Runner.run_streamed(agent, question, **options)
-            assert [event async for event in result.stream_events()]
-        else:
-            result = await Runner.run(agent, question, **options)
-        assert isinstance(result.final_output, Forecast)
+        await forecast(agent, question, streamed, **options)
     kinds = ["message", "function_call", "function_call_output", "message"] * 2
     assert [item.get("type", "message") for item in await session.get_items()] == kinds
     turns = [exchange.asked() for exchange in recording.exchanges if exchange.path == "/v1/responses"]
@@ -138,12 +137,7 @@ async def test_a_conversation_has_only_what_is_new_sent(
     conversation = (await async_client.conversations.create()).id
     for question in (QUESTION, "And in Rome?"):
         options: Any = {"conversation_id": conversation, "context": Asked(), "run_config": CONFIG}
-        if streamed:
-            result: Any = Runner.run_streamed(agent, question, **options)
-            assert [event async for event in result.stream_events()]
-        else:
-            result = await Runner.run(agent, question, **options)
-        assert isinstance(result.final_output, Forecast)
+        await forecast(agent, question, streamed, **options)
     turns = [exchange for exchange in recording.exchanges if exchange.path == "/v1/responses"]
     assert [len(turn.asked()["input"]) for turn in turns] == [1, 1, 1, 1]
     assert {turn.asked()["conversation"] for turn in turns} == {conversation}

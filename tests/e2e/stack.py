@@ -53,14 +53,21 @@ def running(vllm: LocalVllm, timeout_s: float) -> Iterator[LocalVllm]:
 
 
 @dataclass
-class Recorder:
-    """A proxy in front of a vLLM server that keeps what is sent to it."""
+class Proxy:
+    """In front of a vLLM server."""
 
     target: str
-    bodies: list[tuple[str, bytes]] = field(default_factory=list)
 
-    def sent(self, path: str) -> list[bytes]:
-        return [body for at, body in self.bodies if at == path]
+    def asked(self, path: str, body: bytes) -> None:
+        """What is posted."""
+
+    async def relayed(self, answer: httpx.Response) -> AsyncIterator[bytes]:
+        """What comes back, part by part."""
+        try:
+            async for part in answer.aiter_raw():
+                yield part
+        finally:
+            await answer.aclose()
 
     def app(self) -> FastAPI:
         client = httpx.AsyncClient(timeout=300)
@@ -76,7 +83,7 @@ class Recorder:
         async def forward(path: str, request: Request) -> StreamingResponse:
             body = await request.body()
             if request.method == "POST":
-                self.bodies.append((f"/{path}", body))
+                self.asked(f"/{path}", body)
             headers = {k: v for k, v in request.headers.items() if k not in ("host", "content-length")}
             sent = client.build_request(
                 request.method,
@@ -86,19 +93,23 @@ class Recorder:
                 params=request.query_params,
             )
             answer = await client.send(sent, stream=True)
-            return StreamingResponse(
-                _relayed(answer), answer.status_code, headers=_headers(answer), media_type=None
-            )
+            parts = self.relayed(answer)
+            return StreamingResponse(parts, answer.status_code, headers=_headers(answer), media_type=None)
 
         return app
 
 
-async def _relayed(answer: httpx.Response) -> AsyncIterator[bytes]:
-    try:
-        async for part in answer.aiter_raw():
-            yield part
-    finally:
-        await answer.aclose()
+@dataclass
+class Recorder(Proxy):
+    """Keeps what is sent to vLLM."""
+
+    bodies: list[tuple[str, bytes]] = field(default_factory=list)
+
+    def sent(self, path: str) -> list[bytes]:
+        return [body for at, body in self.bodies if at == path]
+
+    def asked(self, path: str, body: bytes) -> None:
+        self.bodies.append((path, body))
 
 
 def _headers(answer: httpx.Response) -> dict[str, str]:
@@ -136,6 +147,18 @@ def wait_until_idle(vllm_url: str, patience_s: float = 20.0) -> None:
     while running := running_requests(vllm_url):
         assert time.monotonic() < deadline, f"vLLM still works on {running} requests"
         time.sleep(0.1)
+
+
+ENDED = ("completed", "incomplete", "failed", "cancelled")
+
+
+def polled(client: OpenAI, response_id: str, within_s: float = 60.0) -> Response:
+    """A response in the background, once it has ended."""
+    deadline = time.monotonic() + within_s
+    while (response := client.responses.retrieve(response_id)).status not in ENDED:
+        assert time.monotonic() < deadline, response
+        time.sleep(0.05)
+    return response
 
 
 def ask(client: OpenAI, question: Any, previous: str | None = None, **fields: Any) -> Response:

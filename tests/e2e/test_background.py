@@ -3,9 +3,8 @@
 import asyncio
 import signal
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +12,16 @@ import httpx
 import psycopg
 import pytest
 import pytest_asyncio
-from fastapi import FastAPI
 from openai import BadRequestError, OpenAI
 from openai.types.responses import Response, ResponseStreamEvent
 from sqlalchemy import text
-from starlette.requests import Request
-from starlette.responses import StreamingResponse
 
 from app.main import create_app
 from app.store import migrate
 from app.store.database import Database, libpq_parameters
 from tests.e2e.service import Service
-from tests.e2e.stack import SECRET, sdk, serving
+from tests.e2e.stack import SECRET, Proxy, polled, sdk, serving
 
-ENDED = ("completed", "incomplete", "failed", "cancelled")
 LONG: dict[str, Any] = {"input": "Go on.", "background": True, "temperature": 0}
 """The scripted model speaks on until `max_output_tokens`."""
 
@@ -105,14 +100,6 @@ def read(stream: Any, until: int | None = None) -> list[ResponseStreamEvent]:
 def read_on(client: OpenAI, response_id: str, events: list[ResponseStreamEvent]) -> list[ResponseStreamEvent]:
     last = events[-1].sequence_number
     return [*events, *client.responses.retrieve(response_id, stream=True, starting_after=last)]
-
-
-def polled(client: OpenAI, response_id: str, within_s: float = 60.0) -> Response:
-    deadline = time.monotonic() + within_s
-    while (response := client.responses.retrieve(response_id)).status not in ENDED:
-        assert time.monotonic() < deadline, response
-        time.sleep(0.05)
-    return response
 
 
 def assert_whole(events: list[ResponseStreamEvent], response: Response) -> None:
@@ -322,50 +309,26 @@ def _forget_jobs(database: Database) -> None:
 # Through the death of vLLM
 
 
-class Breaking:
-    """A proxy in front of vLLM that breaks off the first answers after so many bytes, or with `holds` lets
-    them come no further."""
+class Breaking(Proxy):
+    """Breaks off the first answers after so many bytes, or with `holds` lets them come no further."""
 
     def __init__(self, target: str, answers: int, after_bytes: int, *, holds: bool = False) -> None:
-        self._target = target
+        super().__init__(target)
         self._answers = answers
         self._after_bytes = after_bytes
         self._holds = holds
-        self.asked = 0
+        self.streams = 0
         self.left = threading.Event()
         """Somebody went away before the end of an answer."""
 
-    def app(self) -> FastAPI:
-        client = httpx.AsyncClient(timeout=300)
-
-        @asynccontextmanager
-        async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-            async with client:
-                yield
-
-        app = FastAPI(lifespan=lifespan)
-
-        @app.api_route("/{path:path}", methods=["GET", "POST", "DELETE"])
-        async def forward(path: str, request: Request) -> StreamingResponse:
-            headers = {k: v for k, v in request.headers.items() if k not in ("host", "content-length")}
-            sent = client.build_request(
-                request.method, f"{self._target}/{path}", content=await request.body(), headers=headers
-            )
-            answer = await client.send(sent, stream=True)
-            streamed = "event-stream" in answer.headers.get("content-type", "")
-            self.asked += streamed
-            limit = self._after_bytes if streamed and self.asked <= self._answers else None
-            kept = {k: v for k, v in answer.headers.items() if k in ("content-type",)}
-            return StreamingResponse(self._until(answer, limit), answer.status_code, headers=kept)
-
-        return app
-
-    async def _until(self, answer: httpx.Response, limit: int | None) -> AsyncIterator[bytes]:
-        sent = 0
+    async def relayed(self, answer: httpx.Response) -> AsyncIterator[bytes]:
+        streamed = "event-stream" in answer.headers.get("content-type", "")
+        self.streams += streamed
+        breaks, sent = streamed and self.streams <= self._answers, 0
         try:
-            async for part in answer.aiter_raw():
+            async for part in super().relayed(answer):
                 sent += len(part)
-                if limit is not None and sent > limit:
+                if breaks and sent > self._after_bytes:
                     await self._break_off()
                 yield part
         except asyncio.CancelledError:
@@ -386,7 +349,7 @@ def test_vllm_that_breaks_off_is_asked_again(start: Callable[..., OpenAI], scrip
         client = start(worker=worker)
         events = read(client.responses.create(**LONG, max_output_tokens=200, stream=True))
         response = client.responses.retrieve(events[0].response.id)
-    assert (response.status, proxy.asked) == ("incomplete", 3)
+    assert (response.status, proxy.streams) == ("incomplete", 3)
     assert_whole(events, response)
 
 
@@ -398,7 +361,7 @@ def test_vllm_that_breaks_off_for_good_fails_the_response(
         client = start(worker=worker)
         events = read(client.responses.create(**LONG, max_output_tokens=200, stream=True))
         response = client.responses.retrieve(events[0].response.id)
-    assert (response.status, proxy.asked, response.output) == ("failed", 3, [])
+    assert (response.status, proxy.streams, response.output) == ("failed", 3, [])
     assert response.error.code == "server_error"
     assert events[-1].type == "response.failed"
     assert [e.sequence_number for e in events] == list(range(len(events)))

@@ -29,16 +29,17 @@ from bench.texts import ANSWER, CALL
 from tests import mcp_servers as made
 from tests.conftest import new_database
 from tests.e2e.stack import (
+    ENDED,
     SECRET,
     caching,
     path,
+    polled,
     rendered_ids,
     sdk,
     serving,
     wait_until_idle,
 )
 
-ENDED = ("completed", "incomplete", "failed", "cancelled")
 CALLED = f"Please look it up. {CALL} 1]]"
 LONG = {"max_output_tokens": 6000, "background": True}
 """The scripted model speaks on until then."""
@@ -120,11 +121,9 @@ def scripted(client: OpenAI, question: Any, **fields: Any) -> Response:
     return response
 
 
-def polled(client: OpenAI, made: Response, within_s: float = 60.0) -> Response:
-    deadline = time.monotonic() + within_s
-    while (response := client.responses.retrieve(made.id)).status not in ENDED:
-        assert time.monotonic() < deadline, response
-        time.sleep(0.05)
+def answered(client: OpenAI, made: Response) -> Response:
+    """A job's answer, once it is there."""
+    response = polled(client, made.id)
     assert response.status in ("completed", "incomplete"), response
     return response
 
@@ -205,11 +204,11 @@ async def test_background_turns_of_a_conversation(
 ) -> None:
     first = small(client, opening, conversation=conversation, background=True)
     assert first.conversation is not None and first.conversation.id == conversation
-    first = polled(client, first)
+    first = answered(client, first)
     assert path(first) == ("full", "new_conversation")
     second = small(client, "What is my name?", conversation=conversation)
     assert path(second) == ("hit", None)
-    third = polled(client, small(client, "Why?", conversation=conversation, background=True))
+    third = answered(client, small(client, "Why?", conversation=conversation, background=True))
     assert path(third) == ("hit", None)
     assert third.conversation == first.conversation and third.previous_response_id is None
     talk = said(client, conversation)
@@ -230,7 +229,7 @@ def test_jobs_of_one_conversation_are_made_in_order(client: OpenAI, conversation
         scripted(client, q, conversation=conversation, background=True, max_output_tokens=40)
         for q in questions
     ]
-    answers = [polled(client, job) for job in jobs]
+    answers = [answered(client, job) for job in jobs]
     assert asked_in(client, conversation) == questions
     assert {path(answer)[0] for answer in answers[1:]} <= {"hit", "rewind"}
 
@@ -240,7 +239,7 @@ def test_jobs_that_wait_for_a_conversation_keep_no_other_from_being_made(
 ) -> None:
     busy = [scripted(client, "Go on.", conversation=conversation, **LONG) for _ in range(6)]
     other = scripted(client, "Hello.", background=True, max_output_tokens=8)
-    assert polled(client, other).status == "incomplete"
+    assert answered(client, other).status == "incomplete"
     for job in reversed(busy):
         client.responses.cancel(job.id)
     assert client.responses.retrieve(busy[-1].id).status == "cancelled", "it was still to come"
@@ -259,7 +258,7 @@ def test_a_cancelled_turn_leaves_the_conversation_as_it_was_and_free(
         assert caught.value.param == "previous_response_id"
         waiting = scripted(client, "And?", conversation=conversation, background=True, max_output_tokens=8)
         end(job.id)
-        assert path(polled(client, waiting))[0] in ("hit", "rewind")
+        assert path(answered(client, waiting))[0] in ("hit", "rewind")
     assert asked_in(client, conversation) == ["Hello.", "And?", "And?"]
 
 
@@ -271,7 +270,7 @@ async def test_a_job_whose_lease_was_lost_is_made_again(
     until(client, job, "in_progress")
     await asyncio.sleep(0.3)
     await own.write(stolen, {"id": conversation})
-    response = await asyncio.to_thread(polled, client, job)
+    response = await asyncio.to_thread(answered, client, job)
     assert response.status == "incomplete", response
     events = list(client.responses.retrieve(job.id, stream=True))
     assert [e.sequence_number for e in events] == list(range(len(events)))
@@ -287,7 +286,7 @@ async def test_a_loop_of_tools_in_the_background_of_a_conversation(
     tool = box.tool(3)
     asked: Json = {"conversation": conversation, "tools": [tool]}
     job = scripted(client, CALLED, **asked, background=True)
-    first = polled(client, job)
+    first = answered(client, job)
     assert kinds(first.output) == ["mcp_list_tools", *["reasoning", "mcp_call"] * 3, "reasoning", "message"]
     assert box.steps == [1, 2, 3]
     each = caching(first)["rounds"]
@@ -311,7 +310,7 @@ async def test_a_loop_of_tools_in_the_background_of_a_conversation(
     # The template drops the reasoning of the turn before.
     assert path(second)[0] == "rewind"
     await assert_prompt(own, second, await last_prompt(own, second, scripted_vllm_url, tools))
-    third = polled(client, scripted(client, f"Again. {CALL} 3]]", **asked, background=True))
+    third = answered(client, scripted(client, f"Again. {CALL} 3]]", **asked, background=True))
     assert path(third) == ("hit", None)
     await assert_prompt(own, third, await last_prompt(own, third, scripted_vllm_url, tools))
 
@@ -338,12 +337,12 @@ def test_a_call_that_was_approved_is_run_once_whatever_is_deleted(
     client: OpenAI, conversation: str, box: Box
 ) -> None:
     asked: Json = {"conversation": conversation, "tools": [box.tool(1, require_approval="always")]}
-    first = polled(client, scripted(client, CALLED, **asked, background=True))
+    first = answered(client, scripted(client, CALLED, **asked, background=True))
     request = first.output[-1]
     assert request.type == "mcp_approval_request"
     yes: Any = {"type": "mcp_approval_response", "approval_request_id": request.id, "approve": True}
     client.conversations.items.create(conversation, items=[yes])
-    second = polled(client, scripted(client, omit, **asked, background=True))
+    second = answered(client, scripted(client, omit, **asked, background=True))
     assert kinds(second.output) == ["mcp_call", "reasoning", "message"]
     assert box.steps == [1]
     assert path(second) == ("hit", None)
@@ -387,7 +386,7 @@ async def test_a_conversation_is_compacted_in_the_background(
     count = client.responses.input_tokens.count(model=DEFAULT_MODEL, input="Where?", **asked).input_tokens
     assert path(small(client, "Where?", **asked, **managed(count + 1))) == ("hit", None)
     job = small(client, "When?", **asked, background=True, **managed(count))
-    at = polled(client, job)
+    at = answered(client, job)
     assert (kinds(at.output), path(at)) == (["compaction", "message"], ("full", "compacted"))
     assert caching(at)["compaction"]["path"] == "hit"
     events = list(client.responses.retrieve(job.id, stream=True))
@@ -416,7 +415,7 @@ def test_a_trigger_in_a_conversation(client: OpenAI, conversation: str, opening:
     asked: Json = {"conversation": conversation}
     small(client, opening, **asked)
     trigger: Any = [{"type": "compaction_trigger"}]
-    compacted = polled(client, small(client, trigger, **asked, background=True, max_output_tokens=24))
+    compacted = answered(client, small(client, trigger, **asked, background=True, max_output_tokens=24))
     assert (kinds(compacted.output), path(compacted)) == (["compaction"], ("hit", None))
     with pytest.raises(BadRequestError, match="something to answer"):
         small(client, omit, **asked)
@@ -430,7 +429,7 @@ def test_a_loop_of_tools_is_compacted_in_the_background_of_a_conversation(
 ) -> None:
     asked: Json = {"conversation": conversation, "tools": [box.tool(2)]}
     scripted(client, f"{opening} {ANSWER}", **asked)
-    first = polled(client, scripted(client, CALLED, **asked, background=True, **managed(1)))
+    first = answered(client, scripted(client, CALLED, **asked, background=True, **managed(1)))
     assert kinds(first.output) == ["compaction", *["reasoning", "mcp_call"] * 2, "reasoning", "message"]
     assert [r["path"] for r in caching(first)["rounds"][1:]] == ["hit", "hit"]
     second = scripted(client, f"And now? {ANSWER}", **asked)
@@ -500,9 +499,9 @@ async def test_a_conversation_from_a_context_in_the_background(
     body = {"model": DEFAULT_MODEL, "instructions": f"{opening} Be brief."}
     context: Any = client.post("/contexts", body=body, cast_to=object)
     asked: Json = {"conversation": conversation, "extra_headers": {"x-session-id": context["id"]}}
-    first = polled(client, small(client, "Name a river.", **asked, background=True))
+    first = answered(client, small(client, "Name a river.", **asked, background=True))
     assert path(first) == ("hit", None)
-    second = polled(client, small(client, "Another.", **asked, background=True))
+    second = answered(client, small(client, "Another.", **asked, background=True))
     assert path(second) == ("hit", None)
     told = {"role": "system", "content": body["instructions"]}
     await assert_prompt(own, second, rendered_ids(vllm_url, [told, *said(client, conversation)[:-1]]))
@@ -515,6 +514,6 @@ async def test_a_conversation_from_a_context_in_the_background(
 def test_a_prewarmed_turn_of_a_conversation(client: OpenAI, conversation: str, opening: str) -> None:
     asked: Json = {"conversation": conversation}
     prewarm: Any = {"prompt_cache_options": {"prewarm": True}}
-    prepared = polled(client, small(client, opening, **asked, background=True, extra_body=prewarm))
+    prepared = answered(client, small(client, opening, **asked, background=True, extra_body=prewarm))
     assert prepared.output == []
     assert path(small(client, omit, **asked)) == ("hit", None)
