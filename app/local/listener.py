@@ -18,7 +18,10 @@ STOP_PATIENCE_S = 5
 POLL_S = 0.05
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
-WEBSOCKETS: dict[str, Any] = {
+SERVING: dict[str, Any] = {
+    # Longer than clients keep an idle connection (the OpenAI SDK: 5 s), so that it is they who close it: a
+    # request that is on its way as a server closes is lost.
+    "timeout_keep_alive": 75,
     "ws": "websockets-sansio",
     # Of what is longer than a message may be, this much is read, for it to be refused in words.
     "ws_max_size": 2 * MAX_BODY_BYTES,
@@ -29,7 +32,7 @@ WEBSOCKETS: dict[str, Any] = {
     "ws_ping_interval": 20.0,
     "ws_ping_timeout": None,
 }
-"""Settings of uvicorn for our WebSockets."""
+"""Settings of uvicorn for connections."""
 
 
 def reserve(host: str, port: int) -> socket.socket:
@@ -64,7 +67,7 @@ class Listener:
             log_level="warning",
             backlog=BACKLOG,
             timeout_graceful_shutdown=STOP_PATIENCE_S,
-            **WEBSOCKETS,
+            **SERVING,
         )
         self.url = url_of(sock)
         self._server = uvicorn.Server(config)

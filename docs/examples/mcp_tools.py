@@ -15,7 +15,7 @@ from openai import OpenAI
 MODEL = os.environ.get("MODEL", "SmolLM2-135M-Instruct")
 client = OpenAI(base_url=os.environ.get("BASE_URL", "http://127.0.0.1:8080/v1"), api_key="unused")
 
-toolbox = MCPServer("harbour")
+toolbox = MCPServer("harbour", log_level="WARNING")
 
 
 @toolbox.tool()

@@ -17,7 +17,7 @@ from openai.types.responses import Response
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
-from app.local.listener import WEBSOCKETS
+from app.local.listener import SERVING
 from app.local.vllm import LocalVllm
 
 SECRET = "for-tests-only"
@@ -27,7 +27,7 @@ SECRET = "for-tests-only"
 def serving(app: Any) -> Iterator[str]:
     """Serve an ASGI app on a free port from a thread; yields its URL."""
     sock = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, **WEBSOCKETS)
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, **SERVING)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[sock])), daemon=True)
     thread.start()

@@ -39,7 +39,7 @@ from app.store.memory import MemoryResponseStore
 from tests.unit.conversation.test_events import REQUEST
 
 CHECKPOINT = Checkpoint(
-    "ab" * 16, "cd" * 16, 9, "ef" * 16, (), "http://w", datetime.now(UTC) + timedelta(hours=1)
+    "ab" * 16, "cd" * 16, 9, "ef" * 16, (), "http://w", datetime.now(UTC) + timedelta(days=1)
 )
 
 

@@ -9,9 +9,10 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
+from openai import DEFAULT_CONNECTION_LIMITS
 
 from app.errors import SetupError
-from app.local.listener import Listener, reserve, url_of
+from app.local.listener import SERVING, Listener, reserve, url_of
 
 
 @pytest.fixture
@@ -59,6 +60,12 @@ def test_what_is_not_ready_is_told_after_the_patience(sock: socket.socket) -> No
         assert listener.wait_ready(1.0) == '503 {"postgres":"asleep"}'
     finally:
         listener.stop()
+
+
+def test_idle_connections_are_left_to_clients_to_close() -> None:
+    kept_s = DEFAULT_CONNECTION_LIMITS.keepalive_expiry
+    assert kept_s is not None
+    assert SERVING["timeout_keep_alive"] > 2 * kept_s
 
 
 def test_a_service_that_dies_at_its_start_is_noticed_at_once(sock: socket.socket) -> None:
