@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import pytest_asyncio
@@ -31,6 +32,7 @@ from tests.conftest import new_database
 from tests.e2e.stack import (
     ENDED,
     SECRET,
+    Proxy,
     caching,
     path,
     polled,
@@ -42,8 +44,20 @@ from tests.e2e.stack import (
 
 CALLED = f"Please look it up. {CALL} 1]]"
 LONG = {"max_output_tokens": 6000, "background": True}
-"""The scripted model speaks on until then."""
+"""It does not end by itself: see Holding."""
 Json = dict[str, Any]
+
+
+class Holding(Proxy):
+    """Answers as long as LONG's come no further than their beginning, which costs the machine nothing."""
+
+    async def relayed(self, answer: httpx.Response) -> AsyncIterator[bytes]:
+        holds = b'"max_completion_tokens":%d' % LONG["max_output_tokens"] in answer.request.content
+        async for part in super().relayed(answer):
+            yield part
+            if holds:
+                await answer.aclose()
+                await asyncio.sleep(3600)
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -57,15 +71,16 @@ async def own(postgres_url: str) -> AsyncIterator[Database]:
 @pytest.fixture(scope="module")
 def client(own: Database, vllm_url: str, scripted_vllm_url: str) -> Iterator[OpenAI]:
     """A service with both models."""
-    app = create_app(
-        database_url=own.engine.url.render_as_string(hide_password=False),
-        worker_urls=[vllm_url, scripted_vllm_url],
-        secret=SECRET,
-        prefix_ttl_seconds=3600,
-        mcp_timeout_seconds=5.0,
-    )
-    with serving(app) as service, sdk(service) as client:
-        yield client
+    with serving(Holding(scripted_vllm_url).app()) as worker:
+        app = create_app(
+            database_url=own.engine.url.render_as_string(hide_password=False),
+            worker_urls=[vllm_url, worker],
+            secret=SECRET,
+            prefix_ttl_seconds=3600,
+            mcp_timeout_seconds=5.0,
+        )
+        with serving(app) as service, sdk(service) as client:
+            yield client
 
 
 @pytest.fixture(autouse=True)
