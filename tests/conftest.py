@@ -62,6 +62,12 @@ async def new_database(url: str) -> AsyncIterator[Database]:
     await _on_server(url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
+async def migrated_database(url: str) -> AsyncIterator[Database]:
+    async for database in new_database(url):
+        await migrate.upgrade(database)
+        yield database
+
+
 @pytest_asyncio.fixture
 async def empty_database(postgres_url: str) -> AsyncIterator[Database]:
     """A database of the test's own, without a schema."""
@@ -72,6 +78,5 @@ async def empty_database(postgres_url: str) -> AsyncIterator[Database]:
 @pytest_asyncio.fixture(scope="session")
 async def database(postgres_url: str) -> AsyncIterator[Database]:
     """One migrated database for the session; tests keep apart by tenant."""
-    async for database in new_database(postgres_url):
-        await migrate.upgrade(database)
+    async for database in migrated_database(postgres_url):
         yield database

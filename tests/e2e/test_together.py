@@ -22,13 +22,12 @@ from app.engine import messages
 from app.local.model import DEFAULT_MODEL
 from app.main import create_app
 from app.prefix.hashing import ids_hash
-from app.store import migrate
 from app.store.database import Database
 from app.store.responses import PostgresResponseStore
 from bench.stack import MODEL
 from bench.texts import ANSWER, CALL
 from tests import mcp_servers as made
-from tests.conftest import new_database
+from tests.conftest import migrated_database
 from tests.e2e.stack import (
     ENDED,
     SECRET,
@@ -63,8 +62,7 @@ class Holding(Proxy):
 @pytest_asyncio.fixture(scope="module")
 async def own(postgres_url: str) -> AsyncIterator[Database]:
     """A database of this file's own: whatever service shares one may take its jobs."""
-    async for database in new_database(postgres_url):
-        await migrate.upgrade(database)
+    async for database in migrated_database(postgres_url):
         yield database
 
 

@@ -1,13 +1,23 @@
 """Stores, and a tenant of each test's own."""
 
 import secrets
+from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
 
 from app.conversation.records import ResponseStore, TenantId
 from app.store.database import Database
 from app.store.memory import MemoryResponseStore
 from app.store.responses import PostgresResponseStore
+from tests.conftest import migrated_database
+
+
+@pytest_asyncio.fixture(scope="session")
+async def database(postgres_url: str) -> AsyncIterator[Database]:
+    """One migrated database for these tests, which no service uses: it would take their jobs, and sweep."""
+    async for database in migrated_database(postgres_url):
+        yield database
 
 
 @pytest.fixture(params=["memory", "postgres"])

@@ -7,14 +7,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from sqlalchemy import text
 
 from app.conversation.records import ConversationId, ResponseId, TenantId
 from app.jobs.queue import SCHEMA, SWEEP_MOST, JobQueue
-from app.store import migrate
 from app.store.database import Database, libpq_parameters
-from tests.conftest import new_database
 
 ALIVE = """
 WITH worker AS (
@@ -24,14 +21,6 @@ UPDATE procrastinate_jobs SET status = 'doing', worker_id = worker.id
 FROM worker WHERE queueing_lock = %(key)s
 """
 """The job is being made, by a worker that gives signs of life."""
-
-
-@pytest_asyncio.fixture
-async def database(postgres_url: str) -> AsyncIterator[Database]:
-    """A database of the test's own: a service that shared one would take its jobs."""
-    async for database in new_database(postgres_url):
-        await migrate.upgrade(database)
-        yield database
 
 
 class Left:
