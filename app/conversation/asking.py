@@ -104,6 +104,7 @@ class Asking:
     async def again(self, last: Outcome, written: tuple[Item, ...], since: tuple[Item, ...]) -> AnswerStream:
         """The next round's, after one that ended in `last`. written: all rounds' output; since: its own."""
         await self.aclose()
+        self.generation = replace(self.generation, said=None)
         reason = self._plan.reason if not self._plan.keep else "parent_not_cached"
         plan = Plan(last.checkpoint, None if last.checkpoint else reason, self._plan.keep)
         return await self._descend(self._answer, _Prompt(plan, since, (), written))

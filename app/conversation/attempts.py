@@ -121,6 +121,12 @@ class _Attempt:
         self._claim = claim
         self._replay = Replay(claim.events)
         self._unwritten: list[Event] = []
+        self._sampled: dict[int, list[int]] = {}
+        """Of those."""
+        self._heard: list[int] = []
+        """Ids since the last event."""
+        self._again = len(claim.sampled)
+        """How many ids come that the log has already."""
         self._writing = asyncio.Lock()
         self._saved = False
 
@@ -147,13 +153,16 @@ class _Attempt:
 
     async def _turn(self, request: TurnRequest) -> MarginaliaError | None:
         claim = self._claim
-        begun = Begun(claim.id, claim.created_at, self._replay.items, self._save)
+        begun = Begun(claim.id, claim.created_at, self._replay.items, self._save, claim.sampled, self._hear)
         turn = await self._turns.start(request, claim.tenant, begun)
         try:
             async with aclosing(turn.events()) as answer:
                 async for events in answer:
                     new = self._replay.add(event for event in events if event["type"] not in _ENDINGS)
                     self._unwritten += new
+                    if new and self._heard:
+                        # With the first of their words, or before: what is read can be gone on from.
+                        self._sampled[new[0]["sequence_number"]], self._heard = self._heard, []
                     if calls_tools(new):
                         # Before it is called, it has to be known that it was.
                         await self._patiently(self._flush)
@@ -161,6 +170,11 @@ class _Attempt:
             await turn.aclose()
         await turn.settle()
         return turn.failure
+
+    def _hear(self, sampled: tuple[int, ...]) -> None:
+        new = sampled[self._again :]
+        self._again -= len(sampled) - len(new)
+        self._heard += new
 
     async def _save(self, turn: Turn) -> None:
         self._replay.end()
@@ -189,8 +203,10 @@ class _Attempt:
         async with self._writing:
             if not self._saved:
                 events = [*self._unwritten]
-                await self._store.append(self._claim, events)
+                await self._store.append(self._claim, events, self._sampled)
                 del self._unwritten[: len(events)]
+                for event in events:
+                    self._sampled.pop(event["sequence_number"], None)
 
     async def _patiently(self, write: Callable[[], Awaitable[None]]) -> None:
         """Again while Postgres cannot be reached, for some time: what is written twice is the same."""

@@ -1,6 +1,6 @@
 """What is kept of a response that is made in the background: the port to the database."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,6 +8,9 @@ from typing import Any, Protocol
 
 from app.conversation.output import Event
 from app.conversation.records import ConversationId, ResponseId, TenantId, Turn
+
+Sampled = Mapping[int, Sequence[int]]
+"""By an event's number, the ids of tokens that were sampled since the event before it."""
 
 
 class Superseded(Exception):
@@ -20,6 +23,7 @@ class Claim:
 
     attempt: its number, which no other has. tries: how many were made that count, this one included.
     waits: how often one was put off for what would pass. request: sealed. events: the log so far.
+    sampled: the token ids in it.
     """
 
     tenant: TenantId
@@ -31,6 +35,7 @@ class Claim:
     body: dict[str, Any]
     request: str
     events: tuple[Event, ...]
+    sampled: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +59,11 @@ class BackgroundStore(Protocol):
     async def claim(self, tenant: TenantId, response_id: ResponseId) -> Claim | None:
         """Begin an attempt, whatever became of the last one. None where the response has ended or is gone."""
 
-    async def append(self, claim: Claim, events: Sequence[Event]) -> None:
+    async def append(self, claim: Claim, events: Sequence[Event], sampled: Sampled | None = None) -> None:
         """Log events; without any, see whether one still could. Raises Superseded.
 
-        The same events may be given again where it is not known whether they were written.
+        The same events, with the same ids, may be given again where it is not known whether they were
+        written.
         """
 
     async def save(self, claim: Claim, turn: Turn, events: Sequence[Event]) -> None:

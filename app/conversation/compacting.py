@@ -102,7 +102,7 @@ class Compactor:
         if self._asked.request.compact and (limit := self._asked.request.options.max_output_tokens):
             most.append(limit)
         options = _of_summary(self._asking.generation.options, min(most))
-        return replace(self._asking.generation, options=options, keep_ids=False, compare=None)
+        return replace(self._asking.generation, options=options, keep_ids=False, compare=None, said=None)
 
 
 def options_of(body: dict[str, Any], options: Options) -> Options:

@@ -39,6 +39,9 @@ class Generation:
     """Whether the turn's token ids are asked for, where its prefix is kept."""
     compare: str | None = None
     """Reference of an earlier prompt, to be told how much this turn's has in common with it."""
+    said: tuple[int, ...] | None = None
+    """Ids of the tokens with which the answer begins, sampled before. Unless None, its deltas have them, too,
+    where the worker can go on from them; else it begins anew, and they have none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +94,8 @@ class ToolCallDelta:
 class Delta:
     """One step of the answer.
 
-    logprobs: of the step's tokens, in the shape of an output text's `logprobs`.
+    logprobs: of the step's tokens, in the shape of an output text's `logprobs`. sampled: ids of tokens that
+    the text which comes next may be of, where `Generation.said` asks for them.
     """
 
     text: str = ""
@@ -99,6 +103,7 @@ class Delta:
     logprobs: tuple[dict[str, Any], ...] = ()
     tool_calls: tuple[ToolCallDelta, ...] = ()
     finish_reason: str | None = None
+    sampled: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,13 +31,17 @@ Save = Callable[[Turn], Awaitable[None]]
 class Begun:
     """A response that there is before its turn: one in the background.
 
-    items: those that an attempt which broke off had opened, in order: theirs are the ids. save: its commit.
+    items: those that an attempt which broke off had opened, in order: theirs are the ids. said: the tokens
+    that its answer had. save: the commit. hear: is told the ids of the answer's tokens, from the first on and
+    before their text, where it can be gone on from them.
     """
 
     id: ResponseId
     created_at: datetime
     items: tuple[Item, ...]
     save: Save
+    said: tuple[int, ...] | None = None
+    hear: Callable[[tuple[int, ...]], None] | None = None
 
 
 class RunningTurn:
@@ -75,6 +79,7 @@ class RunningTurn:
         self._seed: bytes | None = None
         self._created_at = begun.created_at if begun else datetime.now(UTC)
         self._begun_items = begun.items if begun else ()
+        self._hear = begun.hear if begun else None
         self._body = body.new_body(
             asked.request, self.id, asking.generation.model, self._created_at, self.path, self.reason
         )
@@ -176,6 +181,8 @@ class RunningTurn:
         finish_reason = None
         async for delta in answer.deltas():
             finish_reason = delta.finish_reason or finish_reason
+            if delta.sampled and self._hear is not None:
+                self._hear(delta.sampled)
             if self._request.generate and (events := assembler.add(delta)):
                 yield events
         if not self._request.generate:

@@ -86,6 +86,7 @@ class Turns:
                 admission = await stack.enter_async_context(admitted)
             asking, asked = await self._prepare(request, tenant, admission)
             stack.push_async_callback(asking.aclose)
+            asking.generation = replace(asking.generation, said=begun.said if begun else None)
             sealer = await self._sealing.sealer() if request.seal_reasoning else None
             hosted = None
             if request.mcp:

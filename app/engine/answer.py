@@ -18,7 +18,7 @@ from app.engine.bodies import grammar_field
 from app.engine.refusals import refused
 from app.engine.tools import CustomInput, custom_names
 from app.errors import EngineError
-from app.prefix.wire import PATH_HEADER, REASON_HEADER, RECEIPT_EVENT, Receipt
+from app.prefix.wire import PATH_HEADER, REASON_HEADER, RECEIPT_EVENT, SAMPLED_EVENT, Receipt
 
 _END_PATIENCE_S = 1.0
 _decode = msgspec.json.Decoder().decode
@@ -71,6 +71,8 @@ class ChatAnswer:
             async for event in self._events:
                 if event.event == RECEIPT_EVENT:
                     self._receipt = _decode_receipt(event.data)
+                elif event.event == SAMPLED_EVENT:
+                    yield Delta(sampled=tuple(_decode(event.data)))
                 elif event.data == "[DONE]":
                     self._done = True
                     break

@@ -53,6 +53,7 @@ def prefix_body(generation: Generation, prompt: Margin | Whole) -> PrefixChatReq
         commit=Commit(prompt.keep_s, seed=generation.keep_ids) if prompt.keep_s is not None else None,
         policy=generation.policy,
         compare=generation.compare,
+        said=None if generation.said is None else list(generation.said),
     )
 
 

@@ -1,21 +1,23 @@
-"""Messages between the service and the plugin inside vLLM: protocol 2, in one place.
+"""Messages between the service and the plugin inside vLLM: protocol 3, in one place.
 
 Both processes import this file; a change that the other side would not understand raises PROTOCOL. Requests
 refuse what they do not know, so a field more in them is such a change; one more in an answer is none.
-Since 2: `compare`, answered by `common`.
+Since 2: `compare`, answered by `common`. Since 3: `said`, answered by SAMPLED_EVENT.
 """
 
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
-PROTOCOL = 2
+PROTOCOL = 3
 SECRET_HEADER = "x-marginalia-secret"
 PATH_HEADER = "x-marginalia-path"
 REASON_HEADER = "x-marginalia-reason"
 """What a turn does with its prefix, told in the headers: the receipt comes only after the answer."""
 RECEIPT_EVENT = "prefix"
 """Name of the SSE event, and of the JSON field, that carries the receipt."""
+SAMPLED_EVENT = "sampled"
+"""Name of the SSE event with the ids of tokens, a JSON list, that the text after it may be of."""
 
 
 Policy = Literal["sampled", "canonical"]
@@ -77,6 +79,10 @@ class PrefixChatRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     policy: Policy = "sampled"
     compare: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")] | None = None
     """Reference of another prompt, for the receipt to say in `common` how far this turn's is the same."""
+    said: list[int] | None = None
+    """Asks to be told the ids that a stream samples, and for an answer that begins with these, sampled
+    before. Neither is done where one could not be taken up as it was left: with a seed, a grammar, penalties.
+    """
 
 
 class PluginInfo(msgspec.Struct, frozen=True):

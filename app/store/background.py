@@ -4,6 +4,7 @@ Who changes a job locks its response before it, as a deletion does. An attempt t
 job's row meanwhile, so that the next attempt sees all that the last one wrote.
 """
 
+import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -12,7 +13,7 @@ from typing import Any
 from sqlalchemy import and_, func, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.conversation.background_store import Claim, LogPage, Superseded
+from app.conversation.background_store import Claim, LogPage, Sampled, Superseded
 from app.conversation.output import Event
 from app.conversation.records import ConversationId, ResponseId, TenantId, Turn
 from app.store import background_statements as statements
@@ -48,7 +49,7 @@ class PostgresBackgroundStore:
             body = {**response.body, "status": "in_progress"}
             if body != response.body:
                 await self._rewrite(connection, tenant, response_id, body)
-            events = (await connection.execute(statements.events(tenant, response_id))).scalars()
+            logged = (await connection.execute(statements.events(tenant, response_id))).all()
             return Claim(
                 tenant=tenant,
                 id=response_id,
@@ -58,12 +59,13 @@ class PostgresBackgroundStore:
                 created_at=response.created_at,
                 body=body,
                 request=job.request,
-                events=tuple(events),
+                events=tuple(row.event for row in logged),
+                sampled=_ids(b"".join(row.sampled or b"" for row in logged)),
             )
 
-    async def append(self, claim: Claim, events: Sequence[Event]) -> None:
+    async def append(self, claim: Claim, events: Sequence[Event], sampled: Sampled | None = None) -> None:
         async with self._database.reading() as connection:
-            await self._log(connection, claim, events)
+            await self._log(connection, claim, events, sampled)
 
     async def save(self, claim: Claim, turn: Turn, events: Sequence[Event]) -> None:
         async with self._database.transaction() as connection:
@@ -125,13 +127,22 @@ class PostgresBackgroundStore:
         """Its body and age, and no deletion until the transaction ends; None where it is gone."""
         return (await connection.execute(statements.lock(tenant, response_id))).one_or_none()
 
-    async def _log(self, connection: AsyncConnection, claim: Claim, events: Sequence[Event]) -> None:
+    async def _log(
+        self,
+        connection: AsyncConnection,
+        claim: Claim,
+        events: Sequence[Event],
+        sampled: Sampled | None = None,
+    ) -> None:
+        numbers = [event["sequence_number"] for event in events]
+        ids = sampled or {}
         values = {
             "tenant_id": claim.tenant,
             "response_id": claim.id,
             "attempt": claim.attempt,
-            "numbers": [event["sequence_number"] for event in events],
+            "numbers": numbers,
             "events": list(events),
+            "sampled": [_packed(ids[number]) if number in ids else None for number in numbers],
         }
         if not (await connection.execute(_LOGGING, values)).scalar_one():
             raise Superseded
@@ -141,6 +152,14 @@ class PostgresBackgroundStore:
     ) -> None:
         own = (ResponseRow.tenant_id == tenant, ResponseRow.id == response_id)
         await connection.execute(update(ResponseRow).where(*own).values(body=body))
+
+
+def _packed(ids: Sequence[int]) -> bytes:
+    return struct.pack(f"<{len(ids)}i", *ids)
+
+
+def _ids(packed: bytes) -> tuple[int, ...]:
+    return struct.unpack(f"<{len(packed) // 4}i", packed)
 
 
 def _rows(key: dict[str, Any], events: Sequence[Event]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from sqlalchemy import (
     JSON,
     ColumnElement,
     Integer,
+    LargeBinary,
     Select,
     Text,
     Update,
@@ -20,6 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.types import TypeEngine
 
 from app.conversation.background_store import Claim
 from app.conversation.records import ResponseId, TenantId
@@ -57,14 +59,18 @@ def logging() -> Select[Any]:
     """Adds events where the job is still the attempt's; one row: how many jobs are. Events that are there
     already are left as they are: only this attempt can have written them.
 
-    Parameters: `tenant_id`, `response_id`, `attempt`, and lists `numbers` and `events`.
+    Parameters: `tenant_id`, `response_id`, `attempt`, and lists `numbers`, `events` and `sampled`.
     """
     key = (bindparam("tenant_id", type_=Text()), bindparam("response_id", type_=Text()))
     mine = _held(*key, bindparam("attempt", type_=Integer()))
     held = select(BackgroundJobRow.response_id).where(mine)
     held_cte = held.with_for_update(read=True).cte("held")
-    lists = (bindparam("numbers", type_=ARRAY(Integer)), bindparam("events", type_=ARRAY(JSON)))
-    columns = (column("sequence_number", Integer()), column("event", JSON()))
+    types: tuple[TypeEngine[Any], ...] = (Integer(), JSON(), LargeBinary())
+    lists = [
+        bindparam(n, type_=ARRAY(t)) for n, t in zip(("numbers", "events", "sampled"), types, strict=True)
+    ]
+    names = ("sequence_number", "event", "sampled")
+    columns = [column(n, t) for n, t in zip(names, types, strict=True)]
     listed = func.unnest(*lists).table_valued(*columns).render_derived()
     events = TABLES["response_events"]
     new = select(*key, *listed.c).where(exists().where(held_cte.c.response_id.is_not(None)))
@@ -73,7 +79,7 @@ def logging() -> Select[Any]:
 
 
 def events(tenant: TenantId, response_id: ResponseId) -> Select[Any]:
-    logged = select(ResponseEventRow.event).where(_of(tenant, response_id))
+    logged = select(ResponseEventRow.event, ResponseEventRow.sampled).where(_of(tenant, response_id))
     return logged.order_by(ResponseEventRow.sequence_number)
 
 

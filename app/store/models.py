@@ -259,6 +259,8 @@ class ResponseEventRow(Base):
     response_id: Mapped[str] = mapped_column(primary_key=True)
     sequence_number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     event: Mapped[dict[str, Any]]
+    sampled: Mapped[bytes | None]
+    """Ids of tokens that were sampled since the event before, as little-endian int32."""
 
 
 class KeyRow(Base):

@@ -5,7 +5,7 @@ runs as it is, with a rendering that only takes the messages; the ids are made o
 renderers/online_renderer.py and entrypoints/openai/parser/harmony_utils.py.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from types import FunctionType, MethodType
 from typing import Any
@@ -62,9 +62,14 @@ def harmony_encoder() -> HarmonyEncoder:
     )
 
 
-def continuing_harmony_chat(serving: Any, render_harmony: RenderHarmony, observed: Observed) -> Any:
-    """A copy of vLLM's chat serving for one request, whose prompt `render_harmony` makes."""
-    chat = continuing_chat(serving, _no_text, observed)
+def continuing_harmony_chat(
+    serving: Any, render_harmony: RenderHarmony, observed: Observed, *, said: Sequence[int] | None = None
+) -> Any:
+    """A copy of vLLM's chat serving for one request, whose prompt `render_harmony` makes.
+
+    said: see PrefixChatRequest.
+    """
+    chat = continuing_chat(serving, _no_text, observed, said=said)
     renderer = chat.online_renderer
     taken: list[list[Any]] = []
 

@@ -10,6 +10,7 @@ entrypoints/openai/chat_completion/serving.py and renderers/{online_renderer,bas
 import copy
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import vllm
@@ -20,6 +21,8 @@ from vllm.entrypoints.openai.chat_completion.serving import (
     ChatCompletionResponse,
     ErrorResponse,
 )
+
+from app.vllm_plugin.resumed import can_be_resumed, resumed
 
 Prompt = dict[str, Any]
 RenderIds = Callable[
@@ -43,24 +46,40 @@ class Observed:
     """Ids that the engine sampled, by choice, a sampled end token and what a stop string cut off included."""
     generations: int = 0
     """Beam search starts one per token and beam."""
+    untold: list[int] = field(default_factory=list)
+    """Ids that an answer which can be resumed has since `tell`, less a sampled end token."""
+
+    def tell(self) -> list[int]:
+        told, self.untold = self.untold, []
+        return told
 
 
 class _ObservedEngine:
-    """The engine client, watched."""
+    """The engine client, watched. said: see PrefixChatRequest."""
 
-    def __init__(self, client: Any, observed: Observed) -> None:
+    def __init__(self, client: Any, tokenizer: Any, observed: Observed, said: Sequence[int] | None) -> None:
         self._client = client
+        self._tokenizer = tokenizer
         self._observed = observed
+        self._said = said
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
 
     async def generate(self, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
         self._observed.generations += 1
-        async for output in self._client.generate(*args, **kwargs):
+        outputs, resumable = self._client.generate, False
+        if self._said is not None and can_be_resumed(self._client.vllm_config, self._said, *args[:2]):
+            resumable = True
+            if self._said:
+                outputs = partial(resumed, outputs, self._tokenizer, self._said)
+        async for output in outputs(*args, **kwargs):
             # Chat serving asks for deltas or for one final output, never for the same ids twice.
             for choice in output.outputs:
                 self._observed.samples.setdefault(choice.index, []).extend(choice.token_ids)
+                if resumable:
+                    ended = choice.finish_reason == "stop"
+                    self._observed.untold += choice.token_ids[: -1 if ended else None]
             if output.num_cached_tokens is not None:
                 self._observed.cached_tokens = output.num_cached_tokens
             if output.finished:
@@ -70,10 +89,18 @@ class _ObservedEngine:
             yield output
 
 
-def continuing_chat(serving: Any, render_ids: RenderIds, observed: Observed, *, sent: bool = True) -> Any:
+def continuing_chat(
+    serving: Any,
+    render_ids: RenderIds,
+    observed: Observed,
+    *,
+    sent: bool = True,
+    said: Sequence[int] | None = None,
+) -> Any:
     """A copy of vLLM's chat serving for one request, whose prompt `render_ids` makes.
 
-    sent: whether the engine gets the prompt. An image that vLLM believes to be there is not sent again.
+    said: see PrefixChatRequest. sent: whether the engine gets the prompt. An image that vLLM believes to be
+    there is not sent again.
     """
     stock = serving.online_renderer.renderer
     renderer = copy.copy(stock)
@@ -107,7 +134,7 @@ def continuing_chat(serving: Any, render_ids: RenderIds, observed: Observed, *, 
     online_renderer.renderer = renderer
     chat = copy.copy(serving)
     chat.online_renderer = online_renderer
-    chat.engine_client = _ObservedEngine(serving.engine_client, observed)
+    chat.engine_client = _ObservedEngine(serving.engine_client, stock.tokenizer, observed, said)
     return chat
 
 

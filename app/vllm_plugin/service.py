@@ -11,7 +11,15 @@ from typing import Any
 import msgspec
 
 from app.prefix.hashing import Ref
-from app.prefix.wire import PROTOCOL, RECEIPT_EVENT, PluginInfo, PrefixChatRequest, RenderAnswer, Worker
+from app.prefix.wire import (
+    PROTOCOL,
+    RECEIPT_EVENT,
+    SAMPLED_EVENT,
+    PluginInfo,
+    PrefixChatRequest,
+    RenderAnswer,
+    Worker,
+)
 from app.vllm_plugin import detokenizer, harmony_seam, seam
 from app.vllm_plugin.canary import Canary
 from app.vllm_plugin.harmony import HarmonyEncoder
@@ -123,6 +131,8 @@ class PrefixService:
             async for chunk in chunks:
                 if chunk.startswith("data: [DONE]"):
                     break
+                if sampled := turn.observed.tell():
+                    yield f"event: {SAMPLED_EVENT}\ndata: {msgspec.json.encode(sampled).decode()}\n\n"
                 yield chunk
             receipt = msgspec.json.encode(await self._receipt(turn)).decode()
         yield f"event: {RECEIPT_EVENT}\ndata: {receipt}\n\ndata: [DONE]\n\n"
@@ -186,8 +196,10 @@ class PrefixService:
 
     def _continuing(self, turn: Turn, *, sent: bool = True) -> Any:
         if isinstance(turn, HarmonyTurn):
-            return harmony_seam.continuing_harmony_chat(self._serving, turn.render_harmony, turn.observed)
-        return seam.continuing_chat(self._serving, turn.render_ids, turn.observed, sent=sent)
+            return harmony_seam.continuing_harmony_chat(
+                self._serving, turn.render_harmony, turn.observed, said=turn.said
+            )
+        return seam.continuing_chat(self._serving, turn.render_ids, turn.observed, sent=sent, said=turn.said)
 
     def drop(self, ref: str) -> bool:
         """Forget a reference; False when it is unknown. Raises ValueError when it is no reference."""

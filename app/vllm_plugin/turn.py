@@ -68,6 +68,7 @@ class Turn:
     ) -> None:
         self._request = request
         self.chat = chat
+        self.said = request.said
         self.base = base
         # Only looked at, which it can be after it was evicted too: not pinned.
         self._compared = compared(store, request)

@@ -50,14 +50,14 @@ def start(url: str, scripted_vllm_url: str) -> Iterator[Callable[..., OpenAI]]:
     """A service in this process. `jobs`: how many it makes at once."""
     with ExitStack() as stack:
 
-        def started(jobs: int = 4, worker: str = scripted_vllm_url) -> OpenAI:
+        def started(jobs: int = 4, worker: str = scripted_vllm_url, stalled_s: int = 60) -> OpenAI:
             app = create_app(
                 database_url=url,
                 worker_urls=[worker],
                 secret=SECRET,
                 prefix_ttl_seconds=3600,
                 background_concurrency=jobs,
-                background_stalled_seconds=2,
+                background_stalled_seconds=stalled_s,
             )
             return stack.enter_context(sdk(stack.enter_context(serving(app))))
 
@@ -71,11 +71,13 @@ def spawn(
     """A service as a process of its own."""
     with ExitStack() as stack:
 
-        def spawned(jobs: int = 4, stalled_s: int = 2) -> tuple[Service, OpenAI]:
+        def spawned(
+            jobs: int = 4, stalled_s: int = 2, worker: str = scripted_vllm_url
+        ) -> tuple[Service, OpenAI]:
             service = Service(
                 data_dir,
                 DATABASE_URL=url,
-                WORKER_URLS=scripted_vllm_url,
+                WORKER_URLS=worker,
                 MARGINALIA_SECRET=SECRET,
                 BACKGROUND_CONCURRENCY=str(jobs),
                 BACKGROUND_STALLED_SECONDS=str(stalled_s),
@@ -187,14 +189,14 @@ def test_what_cannot_be_made_is_refused_at_once(start: Callable[..., OpenAI]) ->
 def test_a_stream_is_taken_up_where_it_was_left(start: Callable[..., OpenAI]) -> None:
     client, other = start(), start()
     with client.responses.create(**LONG, max_output_tokens=300, stream=True) as stream:
-        events = read(stream, until=30)
+        events = read(stream, until=8)
     response_id = events[0].response.id
-    with other.responses.retrieve(response_id, stream=True, starting_after=30) as stream:
-        events += read(stream, until=60)
+    with other.responses.retrieve(response_id, stream=True, starting_after=8) as stream:
+        events += read(stream, until=16)
     events = read_on(client, response_id, events)
     assert_whole(events, client.responses.retrieve(response_id))
-    with other.responses.stream(response_id=response_id, starting_after=30) as again:
-        assert [e.sequence_number for e in again] == list(range(31, len(events)))
+    with other.responses.stream(response_id=response_id, starting_after=8) as again:
+        assert [e.sequence_number for e in again] == list(range(9, len(events)))
 
 
 # Cancelled and deleted
@@ -203,16 +205,16 @@ def test_a_stream_is_taken_up_where_it_was_left(start: Callable[..., OpenAI]) ->
 def test_cancelling_ends_the_generation_in_whichever_process_it_is(
     start: Callable[..., OpenAI], running: Callable[..., str], scripted_vllm_url: str
 ) -> None:
-    proxy = Breaking(scripted_vllm_url, answers=1, after_bytes=8000, holds=True)
+    proxy = Breaking(scripted_vllm_url, answers=1, after_bytes=4000, holds=True)
     worker = running(serving(proxy.app()))
     client, other = start(worker=worker), start(jobs=0, worker=worker)
     with client.responses.create(**LONG, max_output_tokens=200, stream=True) as stream:
-        events = read(stream, until=20)
+        events = read(stream, until=8)
         response_id = events[0].response.id
         cancelled = other.responses.cancel(response_id)
         assert (cancelled.status, cancelled.output, cancelled.error) == ("cancelled", [], None)
         events += read(stream)
-    assert proxy.left.wait(20), "vLLM was not told"
+    assert proxy.left.wait(60), "vLLM was not told"
     assert other.responses.cancel(response_id) == cancelled == client.responses.retrieve(response_id)
     assert [e.sequence_number for e in events] == list(range(len(events)))
     assert events[-1].type.endswith(".delta")
@@ -235,14 +237,14 @@ def test_what_waits_is_cancelled_at_once(start: Callable[..., OpenAI]) -> None:
 def test_deleting_ends_the_generation_too(
     start: Callable[..., OpenAI], running: Callable[..., str], scripted_vllm_url: str
 ) -> None:
-    proxy = Breaking(scripted_vllm_url, answers=1, after_bytes=8000, holds=True)
+    proxy = Breaking(scripted_vllm_url, answers=1, after_bytes=4000, holds=True)
     client = start(worker=running(serving(proxy.app())))
     with client.responses.create(**LONG, max_output_tokens=200, stream=True) as stream:
-        response_id = read(stream, until=20)[0].response.id
+        response_id = read(stream, until=8)[0].response.id
         client.responses.delete(response_id)
         read(stream)
-    assert proxy.left.wait(20), "vLLM was not told"
-    assert httpx.get(f"{client.base_url}responses/{response_id}").status_code == 404
+    assert proxy.left.wait(60), "vLLM was not told"
+    assert httpx.get(f"{client.base_url}responses/{response_id}", timeout=60).status_code == 404
 
 
 # Through the death of processes
@@ -297,7 +299,7 @@ def test_what_was_created_while_nobody_could_take_it(start: Callable[..., OpenAI
     """A process dies between keeping a response and telling the queue."""
     made = start(jobs=0).responses.create(**LONG, max_output_tokens=8)
     _forget_jobs(own)
-    assert polled(start(), made.id).status == "incomplete"
+    assert polled(start(stalled_s=2), made.id).status == "incomplete"
 
 
 def _forget_jobs(database: Database) -> None:
@@ -324,12 +326,13 @@ class Breaking(Proxy):
     async def relayed(self, answer: httpx.Response) -> AsyncIterator[bytes]:
         streamed = "event-stream" in answer.headers.get("content-type", "")
         self.streams += streamed
-        breaks, sent = streamed and self.streams <= self._answers, 0
+        breaks, left = streamed and self.streams <= self._answers, self._after_bytes
         try:
             async for part in super().relayed(answer):
-                sent += len(part)
-                if breaks and sent > self._after_bytes:
+                if breaks and len(part) > left:
+                    yield part[:left]
                     await self._break_off()
+                left -= len(part)
                 yield part
         except asyncio.CancelledError:
             self.left.set()
@@ -344,7 +347,7 @@ class Breaking(Proxy):
 
 
 def test_vllm_that_breaks_off_is_asked_again(start: Callable[..., OpenAI], scripted_vllm_url: str) -> None:
-    proxy = Breaking(scripted_vllm_url, answers=2, after_bytes=8000)
+    proxy = Breaking(scripted_vllm_url, answers=2, after_bytes=4000)
     with serving(proxy.app()) as worker:
         client = start(worker=worker)
         events = read(client.responses.create(**LONG, max_output_tokens=200, stream=True))
@@ -356,7 +359,7 @@ def test_vllm_that_breaks_off_is_asked_again(start: Callable[..., OpenAI], scrip
 def test_vllm_that_breaks_off_for_good_fails_the_response(
     start: Callable[..., OpenAI], scripted_vllm_url: str
 ) -> None:
-    proxy = Breaking(scripted_vllm_url, answers=99, after_bytes=8000)
+    proxy = Breaking(scripted_vllm_url, answers=99, after_bytes=4000)
     with serving(proxy.app()) as worker:
         client = start(worker=worker)
         events = read(client.responses.create(**LONG, max_output_tokens=200, stream=True))

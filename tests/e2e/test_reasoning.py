@@ -7,6 +7,7 @@ reasoning soon, and a seed makes it say the same again.
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
 from openai import BadRequestError, OpenAI
 from openai.types.responses import Response
@@ -14,7 +15,10 @@ from openai.types.responses import Response
 from app.local.vllm import LocalVllm
 from bench import tiny
 from tests.e2e.stack import SECRET, ask, path, rendered_ids, running
+from tests.e2e.test_resumed import Streamed, stream
 from tests.parity.families import FAMILIES
+
+__all__ = ["stream"]
 
 END_OF_REASONING = "151668"
 BIAS = 10.0
@@ -24,7 +28,8 @@ BIAS = 10.0
 def vllm_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     scratch = tmp_path_factory.mktemp("reasoning")
     model = tiny.make(FAMILIES["qwen3"].directory(), scratch / "model")
-    arguments = [*tiny.LOAD_ARGS, "--reasoning-parser", "qwen3"]
+    parsers = ["--reasoning-parser", "qwen3", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+    arguments = [*tiny.LOAD_ARGS, *parsers]
     server = LocalVllm(str(model), "thinker", log_dir=scratch, secret=SECRET, extra_args=arguments)
     with running(server, timeout_s=400):
         yield server.url
@@ -156,3 +161,41 @@ def test_an_answer_cut_while_it_thinks_is_incomplete_and_goes_on(client: OpenAI)
     )
     assert len(cut.output) == 1
     assert path(ask(client, "And?", cut.id))[0] in ("hit", "rewind")
+
+
+THOUGHT = "<think>\nIt asks.\n</think>\n\n"
+CALLING = f'{THOUGHT}Let me see.\n<tool_call>\n{{"name": "look", "arguments": {{"at": "the sea'
+
+
+@pytest.mark.parametrize(
+    ("said", "reasoning", "text", "calls"),
+    [
+        ("<think>\nIt asks", "It asks...", "", []),
+        (f"{THOUGHT}Let me", "It asks.", "Let me...", []),
+        (CALLING, "It asks.", "Let me see.", [["look", '{"at": "the sea...']]),
+        (f'{CALLING}"}}}}\n</tool_call>', "It asks.", "Let me see.", [["look", '{"at": "the sea"}']]),
+    ],
+)
+def test_an_answer_goes_on_in_the_middle_of_its_parts(
+    said: str,
+    reasoning: str,
+    text: str,
+    calls: list[list[str]],
+    stream: Callable[..., Streamed],
+    vllm_url: str,
+) -> None:
+    """The parsers see what was said before, too."""
+
+    def ids(written: str) -> list[int]:
+        body = {"prompt": written, "add_special_tokens": False}
+        found: list[int] = httpx.post(f"{vllm_url}/tokenize", json=body, timeout=60).json()["tokens"]
+        return found
+
+    before, (dot,) = ids(said), ids(".")
+    look = {"name": "look", "parameters": {"type": "object", "properties": {"at": {"type": "string"}}}}
+    dots = {"allowed_token_ids": [dot], "max_completion_tokens": len(before) + 3}
+    tools = [{"type": "function", "function": look}]
+    answer = stream([{"role": "user", "content": "Why?"}], before, model="thinker", tools=tools, **dots)
+    assert answer.sampled == [*before, dot, dot, dot]
+    assert answer.usage["completion_tokens"] == len(before) + 3
+    assert (answer.reasoning.strip(), answer.text.strip(), answer.calls) == (reasoning, text, calls)

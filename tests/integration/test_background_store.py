@@ -103,6 +103,18 @@ async def test_events_written_twice_are_there_once(kept: Kept) -> None:
     assert await kept.numbers(after=4) == [5, 6]
 
 
+async def test_the_next_attempt_has_the_token_ids_of_the_last_ones(kept: Kept) -> None:
+    claim = await kept.claim()
+    assert claim.sampled == ()
+    await kept.store.append(claim, events(2, 3), {3: [70_000, 1], 4: [2]})
+    # It is not known whether it was written.
+    await kept.store.append(claim, events(2, 4), {3: [70_000, 1], 4: [2], 5: [3]})
+    again = await kept.claim()
+    assert again.sampled == (70_000, 1, 2, 3)
+    await kept.store.append(again, events(6, 5), {7: [4], 10: [5]})
+    assert (await kept.claim()).sampled == (70_000, 1, 2, 3, 4, 5)
+
+
 async def test_a_turn_is_committed_with_its_last_events(kept: Kept) -> None:
     claim = await kept.claim()
     await kept.store.save(claim, kept.turn, events(2, 2))

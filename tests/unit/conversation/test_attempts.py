@@ -10,7 +10,8 @@ import pytest
 
 from app.conversation import attempts
 from app.conversation.attempts import Attempts
-from app.conversation.background_store import Claim
+from app.conversation.background_store import Claim, Sampled
+from app.conversation.engine import Delta
 from app.conversation.output import Event
 from app.conversation.records import DEFAULT_TENANT, ResponseId, TenantId, Turn
 from app.conversation.request_json import pack
@@ -27,6 +28,7 @@ class OneJob:
 
     def __init__(self, sealed: str, saves: float = 0) -> None:
         self.log: dict[int, Event] = {0: CREATED}
+        self.sampled: dict[int, Sequence[int]] = {}
         self.saves = saves
         self.claimed = Claim(
             tenant=DEFAULT_TENANT,
@@ -43,8 +45,10 @@ class OneJob:
     async def claim(self, tenant: TenantId, response_id: ResponseId) -> Claim:
         return self.claimed
 
-    async def append(self, claim: Claim, events: Sequence[Event]) -> None:
+    async def append(self, claim: Claim, events: Sequence[Event], sampled: Sampled | None = None) -> None:
+        numbers = {event["sequence_number"] for event in events}
         self.log |= {event["sequence_number"]: event for event in events}
+        self.sampled |= {number: ids for number, ids in (sampled or {}).items() if number in numbers}
 
     async def save(self, claim: Claim, turn: Turn, events: Sequence[Event]) -> None:
         self.saves -= 1
@@ -56,7 +60,9 @@ class OneJob:
         await self.append(claim, events)
 
     async def release(self, claim: Claim, *, tries: int, waits: int) -> None:
-        self.claimed = replace(claim, tries=tries + 1, waits=waits)
+        events = tuple(self.log[number] for number in sorted(self.log))
+        sampled = tuple(i for number in sorted(self.sampled) for i in self.sampled[number])
+        self.claimed = replace(claim, tries=tries + 1, waits=waits, events=events, sampled=sampled)
 
     def kinds(self) -> list[str]:
         assert [*self.log] == [*range(len(self.log))], "a gap"
@@ -103,3 +109,29 @@ async def test_a_conversation_that_is_taken_puts_the_job_off() -> None:
     await running.aclose()
     assert await made.run(DEFAULT_TENANT, store.claimed.id) is None
     assert store.kinds()[-1] == "response.completed"
+
+
+async def test_an_attempt_goes_on_from_the_tokens_of_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those whose words can have been read, each once; a word may end in the token after."""
+    monkeypatch.setattr(attempts, "FLUSH_S", 0.0)
+    said = (Delta(sampled=(1, 2)), Delta(text="a"), Delta(sampled=(3,)), Delta(sampled=(4,)), Delta(text="b"))
+    rest = (Delta(sampled=(5,)), Delta(text="c"), Delta(finish_reason="stop"))
+    chat = Chat()
+    store, made = await job(chat, request())
+    chat.worker.deltas, chat.worker.breaks_off = (*said, Delta(sampled=(9,)), Delta()), True
+    assert await made.run(DEFAULT_TENANT, store.claimed.id) == 1
+    assert store.claimed.sampled == (1, 2, 3, 4)
+    chat.worker.deltas = (*said, *rest[:2], Delta())
+    assert await made.run(DEFAULT_TENANT, store.claimed.id) == 2
+    assert store.claimed.sampled == (1, 2, 3, 4, 5)
+    chat.worker.deltas, chat.worker.breaks_off = (*said, *rest), False
+    assert await made.run(DEFAULT_TENANT, store.claimed.id) is None
+    assert [asked.said for asked in chat.worker.generations] == [(), (1, 2, 3, 4), (1, 2, 3, 4, 5)]
+    assert store.kinds()[-1] == "response.completed"
+    assert store.log[max(store.log)]["response"]["output"][0]["content"][0]["text"] == "abc"
+
+
+async def test_only_what_is_made_in_the_background_is_told_its_tokens() -> None:
+    chat = Chat()
+    await chat.response(request())
+    assert [asked.said for asked in chat.worker.generations] == [None]

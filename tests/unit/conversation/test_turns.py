@@ -1,5 +1,6 @@
 """The life of a turn on an in-memory store and a scripted engine: the ladder, the commit, the failures."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -57,12 +58,13 @@ class ScriptedAnswer:
     async def deltas(self) -> AsyncIterator[Delta]:
         for delta in self.script:
             yield delta
-        if self.script:
-            return
-        yield Delta(text=self.text)
+            await asyncio.sleep(0)
+        if not self.script:
+            yield Delta(text=self.text)
         if self.breaks_off:
             raise EngineError("vLLM broke off")
-        yield Delta(finish_reason="stop")
+        if not self.script:
+            yield Delta(finish_reason="stop")
 
     @property
     def outcome(self) -> Outcome:
@@ -153,7 +155,7 @@ class Chat:
         self.worker = ScriptedWorker()
         sealing = Sealing(self.store)
         kept = self.store.conversations
-        self.leases = Leases(kept, wait=wait, patience_s=5.0, lease_s=lease_s)
+        self.leases = Leases(kept, wait=wait, patience_s=60.0, lease_s=lease_s)
         self.conversations = Conversations(kept, self.store, sealing, self.leases)
         self.turns = Turns(
             self.store,
