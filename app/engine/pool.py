@@ -49,8 +49,14 @@ class WorkerPool:
     ) -> tuple[VllmWorker, str]:
         """See conversation.engine.Engine. Among equals, the one with the fewest turns in flight."""
         await self.ping()
-        alive = (worker for worker in self.workers if worker.alive)
-        able = [(w, m["id"]) for w in alive for m in w.models if model is None or m["id"] == model]
+        offers = self._offers(model)
+        if offers and not any(worker.alive for worker, _ in offers):
+            # They had it when they were last seen, and may be back.
+            await asyncio.gather(*(worker.refresh() for worker, _ in offers))
+            offers = self._offers(model)
+        able = [(worker, name) for worker, name in offers if worker.alive]
+        if offers and not able:
+            raise EngineUnavailable(f"No vLLM server with the model '{offers[0][1]}' can be reached.")
         if not able:
             raise ModelNotFound(f"The model '{model}' does not exist.", param="model")
         if affinity is not None and prefer is None:
@@ -60,6 +66,10 @@ class WorkerPool:
             if own.running <= 2 * min(worker.running for worker, _ in able) + _SLACK:
                 prefer = own.url
         return min(able, key=lambda pair: (pair[0].url != prefer, pair[0].running))
+
+    def _offers(self, model: str | None) -> list[tuple[VllmWorker, str]]:
+        """Whatever serves it, alive or not, and the name that it goes by there."""
+        return [(w, m["id"]) for w in self.workers for m in w.models if model is None or m["id"] == model]
 
     async def ping(self) -> None:
         """See conversation.engine.Engine."""

@@ -3,7 +3,8 @@
 import pytest
 
 from app.engine.pool import WorkerPool
-from app.errors import ModelNotFound
+from app.engine.worker import VllmWorker
+from app.errors import EngineUnavailable, ModelNotFound
 
 URLS = [f"http://w{n}" for n in range(4)]
 
@@ -38,6 +39,30 @@ async def test_an_unknown_model_is_named(pool: WorkerPool) -> None:
     with pytest.raises(ModelNotFound, match="'x'"):
         await pool.pick("x")
     assert pool.workers[0].context_length == 100
+
+
+async def test_who_served_a_model_is_looked_for_once_more(
+    pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, back = [], False
+
+    async def refresh(worker: VllmWorker) -> None:
+        asked.append(worker.url)
+        worker.alive = back
+
+    monkeypatch.setattr(VllmWorker, "refresh", refresh)
+    own = pool.workers[2]
+    own.alive, own.models = False, ({"id": "other", "max_model_len": 100},)
+    with pytest.raises(EngineUnavailable, match="'other'"):
+        await pool.pick("other")
+    back = True
+    assert (await pool.pick("other")) == (own, "other")
+    assert asked == [own.url] * 2
+    own.alive = False
+    await pool.pick("m")
+    with pytest.raises(ModelNotFound):
+        await pool.pick("x")
+    assert asked == [own.url] * 2, "they cost no look"
 
 
 async def test_one_word_does_not_bury_its_worker(pool: WorkerPool) -> None:
