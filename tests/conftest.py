@@ -9,14 +9,21 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, settings
 from sqlalchemy import text
 
 from app.local.postgres import EmbeddedPostgres
+from app.store import database as databases
 from app.store import migrate
 from app.store.database import Database, normalise_url
 
 # A plugin and no conftest: tests/e2e and tests/clients share its vLLM server.
 pytest_plugins = ["tests.e2e.servers"]
+
+# A machine that stalls fails no test.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
+databases.CONNECT_TIMEOUT_SECONDS = databases.POOL_TIMEOUT_SECONDS = 60.0
 
 
 @pytest.fixture(scope="session")

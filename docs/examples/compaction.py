@@ -24,6 +24,7 @@ for question in QUESTIONS:
         input=question,
         previous_response_id=previous,
         max_output_tokens=80,
+        temperature=0,
         context_management=[{"type": "compaction", "compact_threshold": 250}],
     )
     previous = response.id
@@ -38,6 +39,7 @@ answer = client.responses.create(
     model=MODEL,
     input=[*compacted.output, {"role": "user", "content": "What did we talk about?"}],
     max_output_tokens=80,
+    temperature=0,
     store=False,
 )
 print(f"\n{compacted.usage.input_tokens} tokens became {answer.usage.input_tokens}, the question among them.")

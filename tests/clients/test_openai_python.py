@@ -150,7 +150,7 @@ async def test_the_async_client(async_client: AsyncOpenAI) -> None:
 
 def test_hanging_up_in_mid_stream_ends_the_generation(client: OpenAI, vllm_url: str) -> None:
     first = client.responses.create(input="Name a river.", **GREEDY)
-    settings = {**GREEDY, "max_output_tokens": 4000}
+    settings = {**GREEDY, "max_output_tokens": 4000, "extra_body": {"ignore_eos": True}}
     with client.responses.create(
         input="Count to a thousand.", previous_response_id=first.id, stream=True, **settings
     ) as stream:

@@ -135,7 +135,7 @@ class Recording:
         finally:
             exchange.over = True
 
-    def check(self, patience_s: float = 20.0) -> None:
+    def check(self, patience_s: float = 60.0) -> None:
         """Every answer since the last clearing; waits for those that are still being written."""
         deadline = time.monotonic() + patience_s
         while not all(exchange.over for exchange in self.exchanges):

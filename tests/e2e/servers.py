@@ -19,7 +19,7 @@ from app.store.responses import PostgresResponseStore
 from bench.engines import ON_A_CPU
 from bench.scenarios import tools
 from bench.stack import MODEL, ROOT
-from tests.e2e.stack import SECRET, Recorder, running, sdk, serving
+from tests.e2e.stack import SECRET, Recorder, running, sdk, serving, unique
 
 
 @pytest.fixture(scope="session")
@@ -125,3 +125,9 @@ def checkpoints(database: Database) -> Callable[[str], Awaitable[Checkpoint | No
         return parent.checkpoint
 
     return read
+
+
+@pytest.fixture
+def opening() -> str:
+    """A first message that no other test has sent."""
+    return f"My name is Ada{unique()}."

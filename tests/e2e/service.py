@@ -103,7 +103,7 @@ class Service:
         """Send a signal and return the exit status."""
         self.process.send_signal(number)
         status = self.process.wait(within_s)
-        self._reader.join(5)
+        self._reader.join(30)
         return status
 
     def destroy(self) -> None:

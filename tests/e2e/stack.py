@@ -1,6 +1,8 @@
 """What the end-to-end tests run on: real vLLM servers, a recording proxy, the service on real Postgres."""
 
 import asyncio
+import os
+import random
 import socket
 import threading
 import time
@@ -21,6 +23,19 @@ from app.local.listener import SERVING
 from app.local.vllm import LocalVllm
 
 SECRET = "for-tests-only"
+
+_choices = random.Random(
+    time.time_ns() if os.environ.keys() & {"TEST_VLLM_URL", "TEST_SCRIPTED_VLLM_URL"} else 0
+)
+
+
+def unique() -> str:
+    """What no other test has said: what is known by content would be a hit.
+
+    Digits, because each is always a token of its own: other words a model may repeat in other tokens than
+    those of a full render, and rightly goes on from them. The same in each run, and so are the answers.
+    """
+    return f"{_choices.randrange(10**9):09}"
 
 
 @contextmanager
@@ -70,7 +85,8 @@ class Proxy:
             await answer.aclose()
 
     def app(self) -> FastAPI:
-        client = httpx.AsyncClient(timeout=300)
+        # vLLM closes an idle connection after 5 s, which is httpx's own limit: a request would be sent then.
+        client = httpx.AsyncClient(timeout=300, limits=httpx.Limits(keepalive_expiry=2))
 
         @asynccontextmanager
         async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -101,15 +117,26 @@ class Proxy:
 
 @dataclass
 class Recorder(Proxy):
-    """Keeps what is sent to vLLM."""
+    """Keeps what is sent to vLLM. While `flowing` is not set, streams come no further."""
 
     bodies: list[tuple[str, bytes]] = field(default_factory=list)
+    flowing: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.flowing.set()
 
     def sent(self, path: str) -> list[bytes]:
         return [body for at, body in self.bodies if at == path]
 
     def asked(self, path: str, body: bytes) -> None:
         self.bodies.append((path, body))
+
+    async def relayed(self, answer: httpx.Response) -> AsyncIterator[bytes]:
+        streamed = "event-stream" in answer.headers.get("content-type", "")
+        async for part in super().relayed(answer):
+            yield part
+            while streamed and not self.flowing.is_set():  # noqa: ASYNC110 - a test is another thread
+                await asyncio.sleep(0.02)
 
 
 def _headers(answer: httpx.Response) -> dict[str, str]:
@@ -132,7 +159,7 @@ def rendered_ids(vllm_url: str, messages: list[dict[str, Any]], **fields: Any) -
 
 def running_requests(vllm_url: str) -> float:
     """How many requests vLLM is working on, from its own metrics."""
-    metrics = httpx.get(f"{vllm_url}/metrics", timeout=10).text
+    metrics = httpx.get(f"{vllm_url}/metrics", timeout=60).text
     values = [
         line.rsplit(" ", 1)[1]
         for line in metrics.splitlines()
@@ -141,7 +168,7 @@ def running_requests(vllm_url: str) -> float:
     return sum(map(float, values))
 
 
-def wait_until_idle(vllm_url: str, patience_s: float = 20.0) -> None:
+def wait_until_idle(vllm_url: str, patience_s: float = 60.0) -> None:
     """Until vLLM works on no request; fails where it goes on."""
     deadline = time.monotonic() + patience_s
     while running := running_requests(vllm_url):

@@ -1,6 +1,5 @@
 """Compaction on real vLLM: at the exact count, opaque, and gone on from by reference or without."""
 
-import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -19,7 +18,7 @@ from app.prefix.wire import SECRET_HEADER
 from app.store.database import Database
 from app.store.responses import PostgresResponseStore
 from bench.stack import MODEL
-from tests.e2e.stack import SECRET, ask, caching, chat, path, rendered_ids
+from tests.e2e.stack import SECRET, ask, caching, chat, path, rendered_ids, unique
 
 Checkpoints = Callable[[str], Awaitable[Checkpoint | None]]
 LOOKUP = {
@@ -33,7 +32,7 @@ LOOKUP = {
 @pytest.fixture
 def questions() -> list[str]:
     """That no other test has asked: what is known by content would be a hit."""
-    return [f"Tell me about the river {secrets.token_hex(4)}.", "And about its source?", "And about its end?"]
+    return [f"Tell me about the river {unique()}.", "And about its source?", "And about its end?"]
 
 
 @pytest.fixture
@@ -73,7 +72,7 @@ def hash_of(vllm_url: str, messages: list[dict[str, Any]]) -> str:
 
 
 def forget(vllm_url: str, ref: str) -> None:
-    answer = httpx.delete(f"{vllm_url}/prefix/v1/{ref}", headers={SECRET_HEADER: SECRET}, timeout=10)
+    answer = httpx.delete(f"{vllm_url}/prefix/v1/{ref}", headers={SECRET_HEADER: SECRET}, timeout=60)
     assert answer.json() == {"deleted": True}
 
 
@@ -229,7 +228,7 @@ def test_a_loop_of_calls_is_compacted_in_its_midst(
     client_for: Callable[..., OpenAI], scripted_vllm_url: str, sealer: Sealer
 ) -> None:
     client = client_for(scripted_vllm_url)
-    task = f"Look up {secrets.token_hex(4)}. [[call 1]]"
+    task = f"Look up {unique()}. [[call 1]]"
     asked: dict[str, Any] = {"model": MODEL, "tools": [LOOKUP], "max_output_tokens": 200}
     turn = ask(client, task, **asked)
     for step in range(2, 5):

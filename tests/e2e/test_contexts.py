@@ -1,7 +1,6 @@
 """Contexts on real vLLM and real Postgres: the first turn of a conversation finds its prefix made ready."""
 
 import asyncio
-import secrets
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -16,7 +15,7 @@ from sqlalchemy import text
 from app.conversation.records import Checkpoint
 from app.store.database import Database
 from tests import contract
-from tests.e2e.stack import SECRET, Recorder, ask, path, rendered_ids, wait_until_idle
+from tests.e2e.stack import SECRET, Recorder, ask, path, rendered_ids, unique, wait_until_idle
 
 RULES = " ".join(f"Rule {n}: be {n} times as kind." for n in range(20))
 WEATHER: Any = {
@@ -29,7 +28,7 @@ Json = dict[str, Any]
 
 def instructions() -> str:
     """Of the test's own, so that no other has put them into vLLM's cache."""
-    return f"You are {secrets.token_hex(8)}. {RULES}"
+    return f"You are {unique()}. {RULES}"
 
 
 def made(client: OpenAI, **fields: Any) -> Json:
@@ -48,7 +47,7 @@ def deleted(client: OpenAI, context_id: str) -> Any:
 def forget(vllm_url: str, prefix: Checkpoint) -> None:
     """As vLLM does at its end."""
     secret = {"x-marginalia-secret": SECRET}
-    httpx.delete(f"{vllm_url}/prefix/v1/{prefix.ref}", headers=secret).raise_for_status()
+    httpx.delete(f"{vllm_url}/prefix/v1/{prefix.ref}", headers=secret, timeout=60).raise_for_status()
 
 
 def begun(client: OpenAI, question: Any, previous: str | None = None, **fields: Any) -> Response:
@@ -106,6 +105,7 @@ def test_the_ids_are_those_of_a_full_render(client: OpenAI, recorder: Recorder, 
         params={"ids": "true"},
         content=sent,
         headers={"x-marginalia-secret": SECRET, "content-type": "application/json"},
+        timeout=60,
     ).json()
     messages = [
         {"role": "system", "content": said},
@@ -147,7 +147,7 @@ def test_the_headers_of_a_stream_and_of_an_answer(client: OpenAI) -> None:
             input="Hello.", max_output_tokens=1, stream=stream, **within(context, ttl=600)
         )
         assert answer.headers["x-session-id"] == context["id"]
-        assert answer.headers["x-session-ttl"] == "600"
+        assert 540 <= int(answer.headers["x-session-ttl"]) <= 600
         assert answer.headers["x-marginalia-path"] == "hit"
         answer.http_response.close()
     created = httpx.post(f"{client.base_url}contexts", json={"instructions": "x", "ttl": 7}, timeout=60)
@@ -192,7 +192,8 @@ async def test_a_lost_prefix_is_made_ready_again(
     forget(vllm_url, lost)
     again = begun(client, "What is my name?", **within(context))
     assert path(again) == ("reseed", "prefix_expired")
-    assert again.output_text == expected.output_text
+    assert again.usage and expected.usage
+    assert again.usage.input_tokens == expected.usage.input_tokens
     while (await checkpoints(context["response_id"])) == lost:  # noqa: ASYNC110 - the service has its own loop
         await asyncio.sleep(0.05)
     third = begun(client, "What is my name?", **within(context))
@@ -320,7 +321,7 @@ def test_wrong_fields_are_refused_by_name(client: OpenAI, fields: Json, code: st
 
 
 def test_the_list_has_the_newest_first(client: OpenAI) -> None:
-    name = secrets.token_hex(8)
+    name = unique()
     contexts = [made(client, instructions="Be kind.", name=name) for _ in range(3)]
     ids = [context["id"] for context in contexts]
     page = read(client, "/contexts", name=name, limit=2)

@@ -1,7 +1,6 @@
 """Conversations through the OpenAI SDK on real vLLM and Postgres: each prompt is what their items say."""
 
 import json
-import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -23,12 +22,6 @@ from tests.e2e.stack import SECRET, Recorder, ask, path, rendered_ids, sdk, serv
 Checkpoints = Callable[[str], Awaitable[Checkpoint | None]]
 LONG: dict[str, Any] = {"max_output_tokens": 150, "extra_body": {"ignore_eos": True}}
 """An answer that takes a while, for what has to happen meanwhile."""
-
-
-@pytest.fixture
-def opening() -> str:
-    """A first message that no other test has sent: what is known by content would be a hit."""
-    return f"My name is Ada{secrets.token_hex(3)}."
 
 
 @pytest.fixture
@@ -208,23 +201,27 @@ def test_of_two_turns_the_second_is_refused_before_anything_is_generated(
     client: OpenAI, refusing: OpenAI, recorder: Recorder, conversation: str, opening: str
 ) -> None:
     """By another service on the same database."""
-    first = client.responses.create(input=opening, conversation=conversation, stream=True, **LONG)
-    next(iter(first))
-    sent = len(recorder.bodies)
-    items: Any = [{"role": "user", "content": "P.S."}]
-    refused: list[Callable[[], object]] = [
-        lambda: refusing.responses.create(input="And?", conversation=conversation),
-        lambda: refusing.responses.create(input="And?", conversation=conversation, stream=True),
-        lambda: refusing.conversations.items.create(conversation, items=items),
-        lambda: refusing.conversations.delete(conversation),
-    ]
-    for work in refused:
-        with pytest.raises(ConflictError) as caught:
-            work()
-        assert (caught.value.code, caught.value.param) == ("conversation_locked", "conversation")
-    assert len(recorder.bodies) == sent
-    counted = refusing.responses.input_tokens.count(input="And?", conversation=conversation)
-    assert counted.input_tokens > 0, "counting changes nothing and waits for nobody"
+    recorder.flowing.clear()
+    try:
+        first = client.responses.create(input=opening, conversation=conversation, stream=True, **LONG)
+        next(iter(first))
+        sent = len(recorder.bodies)
+        items: Any = [{"role": "user", "content": "P.S."}]
+        refused: list[Callable[[], object]] = [
+            lambda: refusing.responses.create(input="And?", conversation=conversation),
+            lambda: refusing.responses.create(input="And?", conversation=conversation, stream=True),
+            lambda: refusing.conversations.items.create(conversation, items=items),
+            lambda: refusing.conversations.delete(conversation),
+        ]
+        for work in refused:
+            with pytest.raises(ConflictError) as caught:
+                work()
+            assert (caught.value.code, caught.value.param) == ("conversation_locked", "conversation")
+        assert len(recorder.bodies) == sent
+        counted = refusing.responses.input_tokens.count(input="And?", conversation=conversation)
+        assert counted.input_tokens > 0, "counting changes nothing and waits for nobody"
+    finally:
+        recorder.flowing.set()
     assert list(first)[-1].type == "response.incomplete"
     assert path(ask(refusing, "And?", conversation=conversation)) == ("hit", None)
     assert len(said(client, conversation)) == 4
@@ -258,7 +255,7 @@ def test_who_hangs_up_leaves_the_conversation_as_it_was_and_free(
         return True
 
     # Long before a lease would expire.
-    assert wait_until(is_free, within_s=10)
+    assert wait_until(is_free, within_s=20)
     assert client.responses.retrieve(first.id).id == first.id
 
 

@@ -54,7 +54,7 @@ def box() -> Iterator[Box]:
 
 @pytest.fixture
 def asking(client_for: Callable[..., OpenAI], scripted_vllm_url: str) -> OpenAI:
-    return client_for(scripted_vllm_url, mcp_timeout_seconds=3.0)
+    return client_for(scripted_vllm_url)
 
 
 def kinds(response: Response) -> list[str]:
@@ -244,7 +244,11 @@ def test_a_dead_server_fails_its_listing_and_the_turn_goes_on(asking: OpenAI, bo
     ]
 
 
-def test_a_call_that_hangs_fails_and_the_model_is_told(asking: OpenAI, scripted_vllm_url: str) -> None:
+def test_a_call_that_hangs_fails_and_the_model_is_told(
+    client_for: Callable[..., OpenAI], scripted_vllm_url: str
+) -> None:
+    client = client_for(scripted_vllm_url, mcp_timeout_seconds=3.0)
+
     async def never(_: Any) -> Any:
         await asyncio.sleep(3600)
 
@@ -252,7 +256,7 @@ def test_a_call_that_hangs_fails_and_the_model_is_told(asking: OpenAI, scripted_
     app = made.liar(tools_list={"result": {"tools": [lookup]}}, tools_call=never)
     with serving(app) as url:
         tool = {"type": "mcp", "server_label": "slow", "server_url": url, "require_approval": "never"}
-        response = ask(asking, input=CALLED, tools=[tool], max_output_tokens=60)
+        response = ask(client, input=CALLED, tools=[tool], max_output_tokens=60)
     call = next(item for item in response.output if item.type == "mcp_call")
     assert call.status == "failed"
     assert call.error is not None and "within 3 s" in call.error.message  # type: ignore[union-attr]
@@ -307,7 +311,7 @@ def test_a_client_that_hangs_up_ends_the_call_and_nothing_is_kept(
             time.sleep(0.01)
         stream.close()
     wait_until_idle(scripted_vllm_url)
-    answer = httpx.get(f"{asking.base_url}responses/{response_id}")
+    answer = httpx.get(f"{asking.base_url}responses/{response_id}", timeout=60)
     assert answer.status_code == 404
 
 

@@ -1,6 +1,5 @@
 """The prefix protocol on a real vLLM: info, render, chat without a stream, misses, deletion, refusals."""
 
-import secrets
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +12,7 @@ from openai import OpenAI
 from app.local.model import DEFAULT_MODEL
 from app.prefix.hashing import ids_hash
 from app.prefix.wire import PROTOCOL, SECRET_HEADER
-from tests.e2e.stack import SECRET, ask, path, rendered_ids
+from tests.e2e.stack import SECRET, ask, path, rendered_ids, unique
 
 Call = Callable[..., httpx.Response]
 
@@ -38,7 +37,7 @@ def call(vllm_url: str) -> Call:
 
 
 def user(text: str) -> list[dict[str, Any]]:
-    return [{"role": "user", "content": f"{text} {secrets.token_hex(4)}"}]
+    return [{"role": "user", "content": f"{text} {unique()}"}]
 
 
 def reference(receipt: dict[str, Any]) -> dict[str, Any]:

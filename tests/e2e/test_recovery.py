@@ -122,7 +122,11 @@ async def test_a_service_killed_in_mid_stream_leaves_no_half_turn(
 ) -> None:
     first = ask(service.client, "My name is Ada.")
     stream = service.client.responses.create(
-        input="Count to a thousand.", previous_response_id=first.id, stream=True, max_output_tokens=4000
+        input="Count to a thousand.",
+        previous_response_id=first.id,
+        stream=True,
+        max_output_tokens=4000,
+        extra_body={"ignore_eos": True},
     )
     started = next(iter(stream))
     for _ in range(5):

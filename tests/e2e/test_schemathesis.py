@@ -48,7 +48,7 @@ def http() -> Iterator[requests.Session]:
 
 
 def test_the_service_has_that_document(service_url: str) -> None:
-    assert requests.get(f"{service_url}/openapi.json", timeout=10).json() == app.openapi()
+    assert requests.get(f"{service_url}/openapi.json", timeout=60).json() == app.openapi()
 
 
 @schema.parametrize()

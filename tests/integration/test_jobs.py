@@ -87,7 +87,7 @@ async def test_no_error_ends_the_sweeping(
     left.fails = fails
     async with queue_of(database, left) as queue:
         sweeping = asyncio.create_task(queue._sweep_often())
-        await asyncio.wait_for(left.asked.wait(), 10)
+        await asyncio.wait_for(left.asked.wait(), 60)
         sweeping.cancel()
         await asyncio.wait({sweeping})
     assert f"were not looked for: {type(fails).__name__}" in caplog.text

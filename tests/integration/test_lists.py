@@ -215,7 +215,7 @@ IDS = st.lists(st.sampled_from(["i0", "i1", "i2", "i3", "i4"]), max_size=3)
 
 
 @pytest.mark.parametrize("ascending", [True, False])
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(ids=st.lists(st.tuples(IDS, IDS), min_size=1, max_size=4), limit=st.integers(1, 4))
 @example(ids=[(["i0", "i1"], ["i2"]), (["i1", "i3"], [])], limit=1)
 async def test_an_id_twice_in_a_chain_is_listed_once(

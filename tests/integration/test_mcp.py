@@ -15,8 +15,11 @@ from app.mcp.servers import McpToolServers, Sessions
 from tests import mcp_servers as made
 from tests.e2e.stack import serving
 
+PATIENCE_S = 60.0
 SOON_S = 3.0
 """Of servers that never answer."""
+STALL_S = 15.0
+"""Of servers that answer some calls and others never: more than a machine stalls."""
 
 
 class Started:
@@ -40,11 +43,19 @@ def started() -> Iterator[Started]:
 
 
 @asynccontextmanager
-async def sessions(call_s: float = 10.0, **settings: Any) -> AsyncIterator[Sessions]:
-    servers = McpToolServers(call_s, **settings)
+async def sessions(
+    call_s: float = PATIENCE_S, listing_s: float = PATIENCE_S, **settings: Any
+) -> AsyncIterator[Sessions]:
+    servers = McpToolServers(call_s, listing_s=listing_s, **settings)
     async with servers.turn() as turn:
         yield turn
     await servers.aclose()
+
+
+def patient(turn: Sessions) -> Sessions:
+    """With servers that it has not met yet."""
+    turn._listing_s = turn._call_s = PATIENCE_S
+    return turn
 
 
 async def refusal(asked: Any) -> ToolServerError:
@@ -116,12 +127,12 @@ async def test_a_flood_without_events_is_not_read_to_its_end(started: Started) -
 
 async def test_a_call_that_hangs_is_given_up_and_others_go_on(started: Started) -> None:
     server = started.toolbox()
-    async with sessions(SOON_S) as turn:
+    async with sessions(STALL_S) as turn:
         assert await turn.tools(server)
         hanging = asyncio.create_task(refusal(turn.call(server, "hang", {})))
         assert await turn.call(server, "lookup", {"step": 1})
         error = await hanging
-        assert error.message == f"The server did not answer the call within {SOON_S:g} s."
+        assert error.message == f"The server did not answer the call within {STALL_S:g} s."
         assert await turn.call(server, "lookup", {"step": 2})
 
 
@@ -130,11 +141,11 @@ async def test_a_call_that_is_cancelled_is_cancelled_at_the_server(started: Star
     async with sessions() as turn:
         calling = asyncio.create_task(turn.call(server, "hang", {}))
         # The server is in another thread.
-        await asyncio.to_thread(started.calls.reached.wait, 10)
+        assert await asyncio.to_thread(started.calls.reached.wait, PATIENCE_S)
         calling.cancel()
         with pytest.raises(asyncio.CancelledError):
             await calling
-    assert await asyncio.to_thread(started.calls.left.wait, 10), "the server goes on"
+    assert await asyncio.to_thread(started.calls.left.wait, PATIENCE_S), "the server goes on"
 
 
 async def test_a_server_that_never_answers_is_given_up(started: Started) -> None:
@@ -244,10 +255,10 @@ LIES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("lie", LIES)
 async def test_a_listing_that_lies_is_an_error_of_that_server(lie: str, started: Started) -> None:
-    async with sessions(2.0) as turn:
+    async with sessions(2.0, listing_s=10.0) as turn:
         error = await refusal(turn.tools(started(made.liar(**LIES[lie]))))
         assert error.message
-        assert await turn.tools(started.toolbox(label="honest"))
+        assert await patient(turn).tools(started.toolbox(label="honest"))
 
 
 CALL_LIES: dict[str, Any] = {
@@ -266,11 +277,12 @@ CALL_LIES: dict[str, Any] = {
 
 @pytest.mark.parametrize("lie", CALL_LIES)
 async def test_an_answer_that_lies_fails_that_call(lie: str, started: Started) -> None:
-    async with sessions(2.0) as turn:
+    # Some answers never come.
+    async with sessions(PATIENCE_S if lie == "an error" else 2.0) as turn:
         server = started(made.liar(tools_call=CALL_LIES[lie]))
         error = await refusal(turn.call(server, "lie", {}))
         assert error.message and error.kind in ("mcp_protocol_error", "http_error")
-        assert await turn.call(started.toolbox(label="honest"), "lookup", {"step": 1})
+        assert await patient(turn).call(started.toolbox(label="honest"), "lookup", {"step": 1})
     if lie == "an error":
         assert error.as_json() == {"type": "mcp_protocol_error", "code": -32000, "message": "out of order"}
 

@@ -175,7 +175,9 @@ async def test_upgrades_at_once_take_turns(empty_database: Database) -> None:
 async def test_the_lock_is_free_afterwards(empty_database: Database) -> None:
     await migrate.upgrade(empty_database)
     async with empty_database.reading() as connection:
-        taken = await connection.execute(text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"))
+        here = "SELECT oid FROM pg_database WHERE datname = current_database()"
+        held = f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = ({here})"
+        taken = await connection.execute(text(held))
         assert taken.scalar() == 0
 
 

@@ -146,7 +146,10 @@ async def test_no_transaction_stays_open(
     await store.delete(tenant, made.response.id)
     with pytest.raises(PreviousResponseNotFound):
         await store.save(turn(tenant, "b", made))
-    idle = text("SELECT state FROM pg_stat_activity WHERE datname = :name AND pid <> pg_backend_pid()")
+    idle = text(
+        "SELECT state FROM pg_stat_activity WHERE datname = :name AND pid <> pg_backend_pid() "
+        "AND backend_type = 'client backend'"
+    )
     async with database.reading() as connection:
         states = (await connection.execute(idle, {"name": database.engine.url.database})).scalars().all()
     assert set(states) <= {"idle"}

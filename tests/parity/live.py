@@ -58,7 +58,12 @@ class Live:
         self.url = self._server.url
         self._tokenizer: Tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
         self._http = httpx.Client(
-            base_url=self.url, headers={SECRET_HEADER: SECRET}, timeout=120, trust_env=False
+            base_url=self.url,
+            headers={SECRET_HEADER: SECRET},
+            timeout=120,
+            # vLLM closes an idle connection after 5 s, which is httpx's own limit.
+            limits=httpx.Limits(keepalive_expiry=2),
+            trust_env=False,
         )
         self._server.start()
         self._server.wait_ready(timeout_s=START_TIMEOUT_S)

@@ -69,7 +69,7 @@ class Socket:
         self._from_client.put_nowait({"type": "websocket.receive", "text": json.dumps(message)})
 
     async def frame(self) -> Json:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             return await self._frames.get()
 
     async def end(self) -> Json:
@@ -83,7 +83,7 @@ class Socket:
         self._gone = True
         self.writable.set()
         self._from_client.put_nowait({"type": "websocket.disconnect", "code": code})
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await self.served
 
     async def _receive(self) -> Json:

@@ -120,9 +120,12 @@ def test_what_a_server_refuses_is_said_in_its_words(server: Chat, when: int) -> 
 
 def test_nobody_s_turns_begin_before_all_have_warmed_up(server: Chat) -> None:
     asked_meanwhile = []
+    alone = threading.Lock()
 
-    def late(number: int) -> None:
-        if number == 1:
+    def late(_: int) -> None:
+        if alone.acquire(blocking=False):
+            while len(server.questions) < USERS:
+                time.sleep(0.01)
             time.sleep(1)  # what comes too early comes now
             asked_meanwhile.extend(server.questions)
 

@@ -83,7 +83,8 @@ async def test_sealed_reasoning_is_its_text_again_and_nothing_else_passes() -> N
     (opened,) = await resolve([item], store, DEFAULT_TENANT, sealing)
     content = [{"type": "reasoning_text", "text": "hm"}]
     assert opened == {"type": "reasoning", "id": "rs_1", "summary": [], "content": content}
-    for tenant, forged in ((TenantId("other"), sealed), (DEFAULT_TENANT, sealed[:-2] + "AA")):
+    changed = sealed[:-2] + ("AA" if sealed[-2:] != "AA" else "BB")
+    for tenant, forged in ((TenantId("other"), sealed), (DEFAULT_TENANT, changed)):
         with pytest.raises(InvalidEncryptedContent) as caught:
             await resolve([USER, {**item, "encrypted_content": forged}], store, tenant, sealing)
         assert caught.value.param == "input[1].encrypted_content"

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import msgspec
+import pytest
 
 from app.conversation.engine import Margin
 from app.engine.worker import VllmWorker
@@ -39,11 +40,13 @@ class Plugin:
 
 @asynccontextmanager
 async def worker_at(url: str) -> AsyncIterator[VllmWorker]:
-    async with httpx.AsyncClient(trust_env=False) as http:
+    limits = httpx.Limits(keepalive_expiry=None)
+    async with httpx.AsyncClient(trust_env=False, limits=limits) as http:
         yield VllmWorker(url, None, http)
 
 
-async def test_turns_after_one_another_share_a_connection() -> None:
+async def test_turns_after_one_another_share_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.engine.answer._END_PATIENCE_S", 60.0)
     plugin = Plugin()
     with serving(plugin) as url:
         async with worker_at(url) as worker:

@@ -43,7 +43,8 @@ class Worker:
 
 
 @pytest.fixture
-def worker() -> Iterator[Worker]:
+def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
+    monkeypatch.setattr(doctor, "TIMEOUT_S", 60.0)
     fake = Worker()
     thread = threading.Thread(target=fake.server.serve_forever, args=(0.01,))
     thread.start()

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,13 @@ DEAF = [
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
     "print('up', flush=True); time.sleep(600)",
 ]
+DEAF_UNTIL = [
+    sys.executable,
+    "-c",
+    "import os, signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    "print('up', flush=True)\n"
+    "while not os.path.exists(sys.argv[1]): time.sleep(0.01)",
+]
 LEAVES_GRANDCHILD = [
     sys.executable,
     "-c",
@@ -33,7 +41,7 @@ from pathlib import Path
 from app.local.guard import Guarded
 g = Guarded(Path(sys.argv[1]))
 if len(sys.argv) > 3:
-    g.start(sys.argv[3:], log=Path(sys.argv[2]), grace_s=0.5)
+    g.start(sys.argv[3:], log=Path(sys.argv[2]), grace_s=60)
 else:
     g.hold()
 print("ready", flush=True)
@@ -213,7 +221,7 @@ def test_sigint_leaves_the_guard_alone_and_sigterm_stops_the_child(lock: Path, l
 
 def test_the_child_may_still_receive_sigint(lock: Path, log: Path) -> None:
     guarded = Guarded(lock)
-    guarded.start(SLEEP, log=log, stop_signal=signal.SIGINT)
+    guarded.start(SLEEP, log=log, stop_signal=signal.SIGINT, grace_s=60)
     child_of(guarded, log)
     guarded.stop()
     assert "KeyboardInterrupt" in log.read_text()
@@ -242,13 +250,15 @@ def test_a_command_that_does_not_exist(lock: Path, log: Path) -> None:
 
 
 def test_a_new_owner_waits_for_the_old_child_to_end(lock: Path, log: Path, owner: MakeOwner) -> None:
-    first = owner(DEAF)
+    go = lock.with_name("go")
+    first = owner([*DEAF_UNTIL, str(go)])
     eventually(lambda: log.exists() and "up" in log.read_text())
     (guard,) = children(first.process.pid)
     (old,) = children(guard)
     first.kill()
     eventually(lambda: guard_is_stopping(lock))
     assert not ended(old)
+    threading.Timer(0.5, go.touch).start()
     mine = Guarded(lock)
     mine.start(SLEEP, log=log)
     assert ended(old)

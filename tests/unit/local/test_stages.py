@@ -78,7 +78,7 @@ def test_the_changing_line_goes_on_by_itself() -> None:
     out = Terminal()
     with Stages(1, out).stage("A") as stage:
         stage.status("working")
-        until = time.monotonic() + 10
+        until = time.monotonic() + 120
         while "working" not in out.getvalue() and time.monotonic() < until:
             time.sleep(0.02)
     assert "working" in out.getvalue()

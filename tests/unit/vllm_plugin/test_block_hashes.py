@@ -37,7 +37,7 @@ def numbers(count: int, first: int = 0) -> list[int]:
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha256_cbor"])
 @pytest.mark.parametrize("block_tokens", [1, 16, 48, 128, 1500])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_the_same_hashes_as_vllms(algorithm: str, block_tokens: int, data: st.DataObject) -> None:
     """Conversations that grow, branch, are edited and change tenants and adapters, with room for few."""

@@ -108,7 +108,7 @@ def _shared() -> BoundaryTokenizer:
     return _cache[0]
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(
     st.lists(st.tuples(PIECES, st.integers(0, 30), st.integers(0, 40)), min_size=1, max_size=6), st.booleans()
 )
@@ -268,7 +268,7 @@ def test_an_added_token_that_reads_elsewhere_in_the_same_text_is_not_reused() ->
     assert ids == tokenizer.encode(f"{ASK}aaa{END}")
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.data())
 def test_any_sample_gives_the_same_text_and_elsewhere_the_same_ids(data: st.DataObject) -> None:
     tokenizer = _shared()

@@ -47,7 +47,7 @@ def texts(
 
 
 @pytest.mark.parametrize("name", BACKENDS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_any_answer_after_any_prompt(name: str, data: st.DataObject) -> None:
     backend = BACKENDS[name]

@@ -96,7 +96,7 @@ def add(state: Any, data: Any) -> None:
 
 
 @pytest.mark.usefixtures("on_cpu", "replaced")
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
 @given(steps=STEPS)
 def test_the_same_rows(steps: list[list[tuple[list[int], bool, list[int]]]]) -> None:
     """Steps of new requests, with and without an array, some of which come back with what they generated."""

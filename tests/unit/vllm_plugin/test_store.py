@@ -202,7 +202,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.store.bytes_used == 0
 
 
-StoreMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+StoreMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=50)
 TestStoreMachine = StoreMachine.TestCase
 
 
