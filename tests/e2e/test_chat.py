@@ -29,11 +29,16 @@ def as_messages(questions: list[str], answers: list[Response]) -> list[dict[str,
 
 
 async def test_four_turns_by_reference_are_the_full_renders(
-    client: OpenAI, recorder: Recorder, vllm_url: str, checkpoints: Any, opening: str
+    client: OpenAI,
+    recorder: Recorder,
+    vllm_url: str,
+    checkpoints: Any,
+    opening: str,
+    on_one_line: dict[str, Any],
 ) -> None:
     recorder.bodies.clear()
     questions = [opening, *FOLLOW_UPS]
-    answers = chat(client, questions)
+    answers = chat(client, questions, extra_body=on_one_line)
     assert [path(a) for a in answers] == [("full", "new_conversation"), *[("hit", None)] * 3]
 
     sent = [json.loads(body) for body in recorder.sent("/prefix/v1/chat")]
@@ -51,7 +56,7 @@ async def test_four_turns_by_reference_are_the_full_renders(
         assert checkpoint.prefix_hash == ids_hash(np.array(ids, "<i4").data)
         assert checkpoint.token_count == len(ids) == answer.usage.input_tokens  # type: ignore[union-attr]
 
-    in_full = chat(client, questions, extra_body={"caching": {"type": "disabled"}})
+    in_full = chat(client, questions, extra_body={"caching": {"type": "disabled"}, **on_one_line})
     assert [path(a) for a in in_full] == [("full", "caching_disabled")] * 4
     assert [a.output_text for a in in_full] == [a.output_text for a in answers]
 

@@ -58,7 +58,12 @@ def assert_prompt(response: Response, checkpoint: Checkpoint | None, ids: list[i
 
 
 async def test_turns_continue_by_reference_and_are_the_full_renders(
-    client: OpenAI, vllm_url: str, recorder: Recorder, checkpoints: Checkpoints, opening: str
+    client: OpenAI,
+    vllm_url: str,
+    recorder: Recorder,
+    checkpoints: Checkpoints,
+    opening: str,
+    on_one_line: dict[str, Any],
 ) -> None:
     items: Any = [{"role": "system", "content": f"Answer whoever says: {opening}"}]
     conversation = client.conversations.create(items=items, metadata={"topic": "names"}).id
@@ -66,7 +71,7 @@ async def test_turns_continue_by_reference_and_are_the_full_renders(
     paths = []
     for question in (opening, "What is my name?", "Name three rivers.", "Say goodbye."):
         before = said(client, conversation)
-        answer = ask(client, question, conversation=conversation)
+        answer = ask(client, question, conversation=conversation, extra_body=on_one_line)
         assert answer.conversation is not None and answer.conversation.id == conversation
         assert answer.previous_response_id is None
         paths.append(path(answer))
@@ -74,7 +79,7 @@ async def test_turns_continue_by_reference_and_are_the_full_renders(
         assert_prompt(answer, await checkpoints(answer.id), rendered_ids(vllm_url, asked))
         assert said(client, conversation) == [*asked, {"role": "assistant", "content": answer.output_text}]
         in_full: Any = [{"type": "message", **message} for message in asked]
-        fresh = ask(client, in_full, extra_body={"caching": {"type": "disabled"}})
+        fresh = ask(client, in_full, extra_body={"caching": {"type": "disabled"}, **on_one_line})
         assert fresh.output_text == answer.output_text
     assert paths == [("full", "new_conversation"), *[("hit", None)] * 3]
     sent = [json.loads(body)["messages"] for body in recorder.sent("/prefix/v1/chat")]
@@ -83,12 +88,18 @@ async def test_turns_continue_by_reference_and_are_the_full_renders(
 
 
 async def test_what_is_deleted_and_added_between_turns_changes_the_next_prompt(
-    client: OpenAI, vllm_url: str, checkpoints: Checkpoints, conversation: str, opening: str
+    client: OpenAI,
+    vllm_url: str,
+    checkpoints: Checkpoints,
+    conversation: str,
+    opening: str,
+    on_one_line: dict[str, Any],
 ) -> None:
     async def turn(question: str) -> tuple[str, str | None]:
         asked = [*said(client, conversation), {"role": "user", "content": question}]
         counted = client.responses.input_tokens.count(input=question, conversation=conversation)
-        answer = ask(client, question, conversation=conversation, max_output_tokens=8)
+        fields: Any = {"max_output_tokens": 8, "extra_body": on_one_line}
+        answer = ask(client, question, conversation=conversation, **fields)
         ids = rendered_ids(vllm_url, asked)
         assert_prompt(answer, await checkpoints(answer.id), ids)
         assert counted.input_tokens == len(ids)
