@@ -33,6 +33,7 @@ def can_be_resumed(config: Any, said: Sequence[int], prompt: Any, params: Any) -
     config: the engine's VllmConfig. said: the tokens, maybe of another model. prompt, params: as chat serving
     hands them to the engine.
     """
+    vocabulary = config.model_config.get_vocab_size()
     return (
         isinstance(params, SamplingParams)
         and params.output_kind is RequestOutputKind.DELTA
@@ -41,7 +42,7 @@ def can_be_resumed(config: Any, said: Sequence[int], prompt: Any, params: Any) -
         and not any(getattr(params, name, None) for name in _DEPENDING)
         and all(getattr(params, name, None) is None for name in _PER_TOKEN)
         and not config.model_config.logits_processors
-        and all(0 <= token < config.model_config.get_vocab_size() for token in said)
+        and all(0 <= token < vocabulary for token in said)
         and "prompt_token_ids" in prompt
     )
 

@@ -192,8 +192,7 @@ async def test_a_lost_prefix_is_made_ready_again(
     forget(vllm_url, lost)
     again = begun(client, "What is my name?", **within(context))
     assert path(again) == ("reseed", "prefix_expired")
-    assert again.usage and expected.usage
-    assert again.usage.input_tokens == expected.usage.input_tokens
+    assert again.output_text == expected.output_text
     while (await checkpoints(context["response_id"])) == lost:  # noqa: ASYNC110 - the service has its own loop
         await asyncio.sleep(0.05)
     third = begun(client, "What is my name?", **within(context))

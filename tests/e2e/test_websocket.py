@@ -327,7 +327,7 @@ def test_a_context_in_the_handshake_is_every_turns(client: OpenAI, opening: str)
 
 
 def test_lanes_run_beside_each_other(client: OpenAI, connection: ResponsesConnection) -> None:
-    questions = {"planner": "Name a river.", "research.2": "Count from one to five, please.", "_c-": "Hello!"}
+    questions = {"planner": "Name a river.", "research.2": "Count to five.", "_c-": "Say hello."}
     for lane, question in questions.items():
         connection.response.create(
             input=question, stream_id=lane, temperature=0, max_output_tokens=40, store=False
@@ -341,8 +341,8 @@ def test_lanes_run_beside_each_other(client: OpenAI, connection: ResponsesConnec
     assert by_lane.keys() == questions.keys()
     for lane, events in by_lane.items():
         assert [event.sequence_number for event in events] == list(range(len(events)))
-        alone = ask(client, questions[lane], max_output_tokens=1)
-        assert events[-1].response.usage.input_tokens == alone.usage.input_tokens  # type: ignore[union-attr]
+        alone = ask(client, questions[lane], max_output_tokens=40)
+        assert events[-1].response.output_text == alone.output_text
     first_end = min(order.index(lane) + len(by_lane[lane]) for lane in questions)
     assert len(set(order[:first_end])) > 1, "they waited for each other"
 
@@ -365,7 +365,7 @@ def test_a_lane_forks_from_another(connection: ResponsesConnection, opening: str
         if event.type in ENDS:
             ends[event.stream_id] = event.response  # type: ignore[union-attr]
     assert {path(response) for response in ends.values()} == {("hit", None)}
-    assert len({response.usage.input_tokens for response in ends.values()}) == 1  # type: ignore[union-attr]
+    assert len({response.output_text for response in ends.values()}) == 1
 
 
 @pytest.mark.parametrize("lane", [{}, {"stream_id": "a"}])
